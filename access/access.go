@@ -1,6 +1,7 @@
-// Package access decides who may do what. It owns principals and tokens (rows of the catalog) and
-// the one decision point, [Allow]. Every front end asks Allow, once more inside the transaction
-// that commits. It owns no HTTP: a front end passes the bearer's secret to it.
+// Package access decides who may do what. It owns the making and ending of principals, of tokens
+// and of grants (upload tickets and read links), and the one decision point, [Allow]. Every front
+// end asks Allow, once more inside the transaction that commits. It owns no HTTP: a front end
+// passes the bearer's secret to it. The rows are the catalog's.
 package access
 
 import (
@@ -38,6 +39,13 @@ type Caller struct {
 	Admin   bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
+	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
+	// TokenID are its id then.
+	Grant catalog.GrantKind
+	// Capsule is the one that the ticket or the link is for, and Memory the only one that a link
+	// may read.
+	Capsule string
+	Memory  catalog.MemoryID
 }
 
 type callerKey struct{}
@@ -57,12 +65,16 @@ func FromContext(ctx context.Context) (c Caller, ok bool) {
 // Action is an operation of a caller on a capsule.
 type Action uint8
 
-// The actions, and the callers that may do them. Read and Write: subject, owner or controller.
-// Delete (memories) and Manage (name): owner or controller. Own (roles, deleting the capsule):
-// owner. Inspect (its counters): any of them, or an admin. Quota: an admin.
+// The actions, and the callers that may do them. Read and Write, Upload and Look (at one's own
+// uploads): subject, owner or controller. Delete (memories) and Manage (name): owner or controller.
+// Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an admin.
+// Quota: an admin. A token that is read-only may Read, Look and Inspect. An upload ticket may
+// Upload and Look, and a read link may Read. docs/access.md has the table for people.
 const (
 	Read Action = iota + 1
 	Write
+	Upload
+	Look
 	Delete
 	Manage
 	Own

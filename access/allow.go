@@ -17,6 +17,9 @@ import (
 // Errors: ErrUnauthenticated if the token or the principal is gone; catalog.ErrNotFound if the
 // capsule is absent or, with ErrHidden, if the caller may not know of it; ErrForbidden.
 func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
+	if c.Grant != 0 {
+		return allowGrant(r, c, a, capsule, now)
+	}
 	admin, err := reauthenticate(r, c, now)
 	if err != nil {
 		return catalog.Capsule{}, err
@@ -31,12 +34,12 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 	if !member && !admin {
 		return catalog.Capsule{}, errHidden
 	}
-	if c.ReadOnly && a != Read && a != Inspect {
+	if c.ReadOnly && a != Read && a != Look && a != Inspect {
 		return catalog.Capsule{}, fmt.Errorf("%w: the token is read-only", ErrForbidden)
 	}
 	var allowed bool
 	switch a {
-	case Read, Write:
+	case Read, Write, Upload, Look:
 		allowed = member
 	case Delete, Manage:
 		allowed = controller
@@ -53,6 +56,64 @@ func Allow(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) 
 	return row, nil
 }
 
+// allowGrant decides about a ticket or a link. What it may not do at all it may do nowhere, so that
+// the refusal says nothing about the capsule.
+func allowGrant(r catalog.Reader, c Caller, a Action, capsule string, now time.Time) (catalog.Capsule, error) {
+	g, row, err := reauthenticateGrant(r, c, now)
+	switch {
+	case err != nil:
+		return catalog.Capsule{}, err
+	case !may(c.Grant, a):
+		return catalog.Capsule{}, ErrTicketOnly
+	case g.Capsule != capsule:
+		return catalog.Capsule{}, errHidden
+	}
+	return row, nil
+}
+
+// may reports whether grants of a kind may do a at all.
+func may(kind catalog.GrantKind, a Action) bool {
+	switch kind {
+	case catalog.Ticket:
+		return a == Upload || a == Look
+	case catalog.Link:
+		return a == Read
+	}
+	return false
+}
+
+// ErrTicketOnly: an upload ticket, or a read link, is used for what it is not for.
+var ErrTicketOnly = fmt.Errorf("%w: an upload ticket may upload, and nothing else", ErrForbidden)
+
+// reauthenticateGrant gives the grant of a caller and its capsule, or ErrUnauthenticated if it has
+// ended: by itself, with its maker, or with the maker's role.
+func reauthenticateGrant(r catalog.Reader, c Caller, now time.Time) (g catalog.Grant, row catalog.Capsule, err error) {
+	g, err = catalog.Grants.Get(r, catalog.Name(c.Principal))
+	if err == nil && (g.Kind != c.Grant || g.Hash != catalog.SHA256(c.Token) || !now.Before(g.Expires)) {
+		err = ErrUnauthenticated
+	}
+	if err == nil {
+		_, err = catalog.Principals.Get(r, catalog.Name(g.Maker))
+	}
+	if err == nil {
+		row, err = catalog.Capsules.Get(r, catalog.Name(g.Capsule))
+	}
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && !slices.Contains(row.Members(), g.Maker) {
+		err = ErrUnauthenticated
+	}
+	return g, row, err
+}
+
+// AllowOwn decides whether the caller may come in at all: to look at what it has begun itself, for
+// example.
+func AllowOwn(r catalog.Reader, c Caller, now time.Time) error {
+	if c.Grant != 0 {
+		_, _, err := reauthenticateGrant(r, c, now)
+		return err
+	}
+	return AllowAny(r, c, false, now)
+}
+
 // Claim is what a request needs for as long as it runs: that its caller may come in, and, with an
 // Action, that it may do that to a capsule.
 type Claim struct {
@@ -61,15 +122,15 @@ type Claim struct {
 	Capsule string
 }
 
-// StillAllowed decides about each of the claims by one state. The error at its index is nil, or what
-// AllowAny or Allow gives. err says that the state can't be read: then nothing is known.
+// StillAllowed decides about each of the claims by one state. The error at its index is nil, or
+// what AllowAny or Allow gives. err says that the state can't be read: then nothing is known.
 func (s *Service) StillAllowed(ctx context.Context, claims []Claim) (refused []error, err error) {
 	err = s.store.View(ctx, func(r catalog.Reader) error {
 		refused = make([]error, len(claims))
 		for i, claim := range claims {
 			var err error
 			if claim.Action == 0 {
-				err = AllowAny(r, claim.Caller, false, s.clock.Now())
+				err = AllowOwn(r, claim.Caller, s.clock.Now())
 			} else {
 				_, err = Allow(r, claim.Caller, claim.Action, claim.Capsule, s.clock.Now())
 			}
@@ -119,8 +180,14 @@ func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
 }
 
 // reauthenticate gives ErrUnauthenticated unless the caller's token and principal are still valid.
-// admin says whether the principal is an admin.
+// admin says whether the principal is an admin. A grant gets ErrForbidden.
 func reauthenticate(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
+	if c.Grant != 0 {
+		if _, _, err := reauthenticateGrant(r, c, now); err != nil {
+			return false, err
+		}
+		return false, ErrTicketOnly
+	}
 	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
 	if errors.Is(err, catalog.ErrNotFound) {
 		return false, ErrUnauthenticated

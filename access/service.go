@@ -32,8 +32,8 @@ func New(store catalog.Store, clock Clock, running func() int64, random io.Reade
 	return &Service{store: store, clock: clock, running: running, rand: random}
 }
 
-// Authenticate gives the caller that the secret belongs to, or ErrUnauthenticated. With that error
-// it still says whose the token was, if the token is there and has expired.
+// Authenticate gives the caller that the secret of a token or of an upload ticket belongs to, or
+// ErrUnauthenticated. With that error it still says whose it was, if it is there and has expired.
 func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, err error) {
 	hash, ok := hashOf(secret)
 	if !ok {
@@ -42,7 +42,8 @@ func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, er
 	err = s.store.View(ctx, func(r catalog.Reader) error {
 		t, err := catalog.Tokens.Get(r, catalog.TokenKey(hash))
 		if errors.Is(err, catalog.ErrNotFound) {
-			return ErrUnauthenticated
+			c, err = s.authenticateGrant(r, hash, catalog.Ticket)
+			return err
 		}
 		if err != nil {
 			return err

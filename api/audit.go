@@ -186,7 +186,9 @@ func (r *route) name() string {
 }
 
 // targetMembers are the members, parameters and parts of paths that say what a request is about.
-var targetMembers = []string{"capsule_id", "memory_id", "session_id", "principal_id", "token_id"}
+var targetMembers = []string{
+	"capsule_id", "memory_id", "session_id", "principal_id", "token_id", "ticket_id", "link_id",
+}
 
 // setTarget sets an id of a target. It leaves out a value that is no id: a client may send any
 // text.
@@ -204,5 +206,9 @@ func setTarget(t *audit.Target, name, value string) {
 		t.Principal = value
 	case name == "token_id" && isID(value):
 		t.Token = value
+	case name == "ticket_id" && isID(value):
+		t.Ticket = value
+	case name == "link_id" && isID(value):
+		t.Link = value
 	}
 }

@@ -169,8 +169,8 @@ func (b *body) SetReadDeadline(t time.Time) error {
 	return b.setConnDeadline(b.wake)
 }
 
-// refuse ends the body: a Read that is blocked, or the next one, returns the reason. A body that has
-// ended stays as it is.
+// refuse ends the body: a Read that is blocked, or the next one, returns the reason. A body that
+// has ended stays as it is.
 func (b *body) refuse(reason error) {
 	b.mu.Lock()
 	if b.refused == nil {

@@ -334,7 +334,12 @@ type ContentInfo struct {
 // CodeRangeNotSatisfiable. The error is ErrWhole if something on the way gives no parts. An n of 0
 // is an error.
 func (c *Client) Content(ctx context.Context, memoryID string, off, n int64) (io.ReadCloser, ContentInfo, error) {
-	req, err := c.request(ctx, http.MethodGet, "/v1/memories_content/"+url.PathEscape(memoryID), nil, nil, 0)
+	return c.contentAt(ctx, contentPath+url.PathEscape(memoryID), off, n)
+}
+
+// contentAt returns n bytes of what is at a path, as Content does.
+func (c *Client) contentAt(ctx context.Context, path string, off, n int64) (io.ReadCloser, ContentInfo, error) {
+	req, err := c.request(ctx, http.MethodGet, path, nil, nil, 0)
 	if err != nil {
 		return nil, ContentInfo{}, err
 	}

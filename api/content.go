@@ -35,6 +35,11 @@ func (s *Server) readContent(c *call) error {
 	if err != nil {
 		return err
 	}
+	return s.serveContent(c, id)
+}
+
+// serveContent answers a read of a memory's content.
+func (s *Server) serveContent(c *call, id catalog.MemoryID) error {
 	f, err := s.cfg.Memories.Open(c.req.Context(), c.caller, id)
 	if err != nil {
 		return err
@@ -68,6 +73,12 @@ func (s *Server) readContent(c *call) error {
 			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, m.Bytes))
 		}
 	}
+	giveBack, err := s.promise(c, n, m.Bytes)
+	if err != nil {
+		removeContentHeaders(h)
+		return err
+	}
+	defer giveBack()
 	// This is done for a HEAD too: it must tell of missing content as well.
 	body, err := f.Body(c.req.Context(), off, n)
 	if err != nil {

@@ -141,6 +141,8 @@ var errorCodes = []struct {
 	{catalog.ErrNotEmpty, CodeNotEmpty, 0},
 	{catalog.ErrQuota, CodeQuotaExceeded, 0},
 	{catalog.ErrTooManyTokens, CodeQuotaExceeded, 0},
+	{catalog.ErrTooManyGrants, CodeQuotaExceeded, 0},
+	{catalog.ErrUsedUp, CodeQuotaExceeded, 0},
 	{catalog.ErrLastAdmin, CodeForbidden, 0},
 	{catalog.ErrTooManySessions, CodeResourceExhausted, time.Minute},
 	{upload.ErrTooManyEnded, CodeResourceExhausted, time.Hour},

@@ -258,6 +258,9 @@ func (s *Server) run(c *call, r *route) error {
 		if err := s.assignSlot(c); err != nil {
 			return err
 		}
+		if c.caller.Grant != 0 && r.auth != uploader {
+			return access.ErrTicketOnly
+		}
 	}
 	if r.auth == admin {
 		if err := s.cfg.Access.Admin(c.req.Context(), c.caller, r.method != http.MethodGet); err != nil {

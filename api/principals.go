@@ -141,10 +141,7 @@ func (s *Server) deletePrincipal(c *call, in DeletePrincipalRequest) error {
 		return err
 	}
 	s.log.Info("principal deleted", "request_id", c.id, "by", c.caller.Principal, "principal", in.PrincipalID)
-	if err := s.cfg.EndPrincipal(c.req.Context(), in.PrincipalID); err != nil {
-		s.log.Warn("what a principal has left is removed later", "request_id", c.id, "principal", in.PrincipalID,
-			"err", err)
-	}
+	s.endOwner(c, in.PrincipalID)
 	return nil
 }
 

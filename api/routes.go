@@ -9,9 +9,10 @@ import (
 type auth int
 
 const (
-	open   auth = iota // anybody
-	member             // anybody with a valid token
-	admin              // principals with the admin right
+	open     auth = iota // anybody
+	uploader             // anybody with a valid token or upload ticket
+	member               // anybody with a valid token
+	admin                // principals with the admin right
 )
 
 // param is a query parameter.
@@ -110,7 +111,11 @@ func (o operation) with(change func(*operation)) operation {
 
 func takesBytes(o *operation) { o.raw = true }
 
-const contentPath = "/v1/memories_content/"
+// contentPath and linkPath are the addresses of contents.
+const (
+	contentPath = "/v1/memories_content/"
+	linkPath    = "/r/"
+)
 
 // routes is the table.
 func routes() []route {
@@ -139,15 +144,15 @@ func routes() []route {
 	createCodes := append([]Code{CodeIdempotencyConflict, CodeQuotaExceeded, CodeSuperseded}, bodyCodes...)
 	accessCodes := []Code{CodeNotFound, CodeForbidden}
 
-	return []route{
+	return append(accessRoutes(cursor, limit, capsule), []route{
 		{
 			audit:  auditRefusals,
-			method: get, path: "/v1/upload_config", auth: member, operation: answering((*Server).uploadConfig),
+			method: get, path: "/v1/upload_config", auth: uploader, operation: answering((*Server).uploadConfig),
 			about: "The limits in force.",
 		},
 		{
 			audit:  auditRefusals,
-			method: post, path: "/v1/uploads_begin", auth: member, operation: exchanging((*Server).begin),
+			method: post, path: "/v1/uploads_begin", auth: uploader, operation: exchanging((*Server).begin),
 			codes: append(
 				[]Code{
 					CodeQuotaExceeded, CodeIdempotencyConflict, CodeTooLarge, CodeUnsupportedMediaType,
@@ -159,14 +164,14 @@ func routes() []route {
 		},
 		{
 			audit:  auditRefusals,
-			method: put, path: "/v1/uploads_put_chunk/{session_id}/{chunk_idx}", auth: member, query: []param{replace},
+			method: put, path: "/v1/uploads_put_chunk/{session_id}/{chunk_idx}", auth: uploader, query: []param{replace},
 			codes:     putCodes,
 			operation: operation{raw: true, status: http.StatusNoContent, serve: (*Server).putChunk},
 			about:     "Stores one chunk: whole, or nothing of it. 204 is a durable promise.",
 		},
 		{
 			audit:  auditRefusals,
-			method: put, path: "/v1/uploads_put_range/{session_id}/{offset}", auth: member, query: []param{replace},
+			method: put, path: "/v1/uploads_put_range/{session_id}/{offset}", auth: uploader, query: []param{replace},
 			codes: append([]Code{CodeRangeNotSatisfiable}, putCodes...),
 			operation: operation{
 				raw: true, status: http.StatusNoContent, serve: (*Server).putRange, header: receivedHeader,
@@ -176,32 +181,32 @@ func routes() []route {
 		},
 		{
 			audit:  auditRefusals,
-			method: post, path: "/v1/uploads_finish", auth: member, operation: exchanging((*Server).finish),
+			method: post, path: "/v1/uploads_finish", auth: uploader, operation: exchanging((*Server).finish),
 			codes: finishCodes,
 			about: "Verifies the whole content and makes it a memory. A repeat answers the same one.",
 		},
 		{
 			audit:  auditRefusals,
-			method: post, path: "/v1/uploads_finish_batch", longAnswer: true, auth: member,
+			method: post, path: "/v1/uploads_finish_batch", longAnswer: true, auth: uploader,
 			operation: exchanging((*Server).finishBatch), codes: append([]Code{CodeTooLarge}, finishCodes...),
 			about: "Finishes up to 1,000 sessions of one capsule together, or none of them.",
 		},
 		{
 			audit:  auditRefusals,
-			method: post, path: "/v1/uploads_abort", auth: member, operation: commanding((*Server).abort),
+			method: post, path: "/v1/uploads_abort", auth: uploader, operation: commanding((*Server).abort),
 			codes: endedCodes,
 			about: "Ends a session; a repeat is fine.",
 		},
 		{
 			audit:  auditRefusals,
-			method: get, path: "/v1/uploads_status/{session_id}", longAnswer: true, auth: member, codes: accessCodes,
+			method: get, path: "/v1/uploads_status/{session_id}", longAnswer: true, auth: uploader, codes: accessCodes,
 			operation: answering((*Server).status),
 			query:     []param{{name: "crc", about: "adds the CRC-32C of each whole chunk", kind: "boolean"}},
 			about:     "The caller's session: what has arrived, and what is missing.",
 		},
 		{
 			audit:  auditRefusals,
-			method: get, path: "/v1/uploads_list", longAnswer: true, auth: member, query: []param{cursor, limit},
+			method: get, path: "/v1/uploads_list", longAnswer: true, auth: uploader, query: []param{cursor, limit},
 			operation: answering((*Server).uploadsList),
 			about:     "The caller's own open sessions, newest first.",
 		},
@@ -299,82 +304,10 @@ func routes() []route {
 
 		{
 			audit:  auditRefusals,
-			method: get, path: "/v1/whoami", auth: member, operation: answering((*Server).whoAmI),
-			about: "The caller: its principal, its token, its limits and what it uses of them.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/tokens_create", auth: member, beginsNew: true,
-			codes: []Code{CodeForbidden, CodeQuotaExceeded}, operation: exchanging((*Server).createToken),
-			about: "Makes a token for the caller; an admin may name another principal. Its secret is shown this once.",
-		},
-		{
-			audit:  auditAdmins,
-			method: get, path: "/v1/tokens_list", longAnswer: true, auth: member, codes: []Code{CodeForbidden},
-			operation: answering((*Server).listTokens), query: []param{
-				{name: "principal_id", about: "whose tokens (the caller's); another's for an admin", kind: "string"},
-				cursor, limit,
-			},
-			about: "The caller's tokens, without their secrets, the oldest first.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/tokens_revoke", auth: member, codes: accessCodes,
-			operation: commanding((*Server).revokeToken),
-			about:     "Ends a token of the caller, or any for an admin. What runs with it ends within a second.",
-		},
-
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/principals_create", auth: admin, beginsNew: true,
-			operation: exchanging((*Server).createPrincipal), about: "Makes a principal without a role.",
-		},
-		{
-			audit:  auditAlways,
-			method: get, path: "/v1/principals_list", longAnswer: true, auth: admin, query: []param{cursor, limit},
-			operation: answering((*Server).listPrincipals), about: "All principals, the oldest first.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/principals_update", auth: admin, codes: []Code{CodeNotFound},
-			operation: exchanging((*Server).updatePrincipal),
-			about:     "Changes what is given: name, admin right, bounds of open sessions.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/principals_delete", auth: admin, codes: []Code{CodeNotFound},
-			operation: commanding((*Server).deletePrincipal),
-			about:     "Ends a principal with its tokens, roles and open sessions. Its memories stay in their capsules.",
-		},
-
-		{
-			audit:  auditAlways,
-			method: get, path: "/v1/sessions_list", longAnswer: true, auth: admin,
-			operation: answering((*Server).sessionsList),
-			query: []param{
-				{name: "owner", about: "only this principal's", kind: "string"},
-				{
-					name: "state", about: "only these", kind: "string",
-					enum: []any{"open", "sealed", "finished", "aborted", "expired"},
-				},
-				cursor, limit,
-			},
-			about: "Anybody's sessions.",
-		},
-		{
-			audit:  auditAlways,
-			method: get, path: "/v1/sessions_stats", auth: admin, operation: answering((*Server).sessionsStats),
-			about: "The engine's figures.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/sessions_clear_all", auth: admin,
-			operation: exchanging((*Server).sessionsClearAll), about: "Aborts every open session.",
-		},
-		{
-			audit:  auditAlways,
-			method: post, path: "/v1/sessions_cleanup_expired", auth: admin,
-			operation: exchanging((*Server).sessionsCleanup), about: "Ends what is past its time to live, now.",
+			method: get, path: linkPath + "{link}",
+			codes:     []Code{CodeNotFound, CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged, CodeResourceExhausted},
+			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readLink},
+			about:     "The content of a read link. The link is the secret: it asks for no token.",
 		},
 
 		{
@@ -394,5 +327,5 @@ func routes() []route {
 			},
 			about: "This document.",
 		},
-	}
+	}...)
 }

@@ -41,9 +41,9 @@ type Config struct {
 	Damaged func() (reads int64, what []string)
 	// Expire ends sessions that are past their time to live now, and returns the number.
 	Expire func(ctx context.Context) (int, error)
-	// EndPrincipal removes what a deleted principal has left: its tokens, its roles and its open
-	// sessions.
-	EndPrincipal func(ctx context.Context, id string) error
+	// EndOwner removes what a deleted principal, or a ticket that has ended, has left: tokens,
+	// roles and open sessions.
+	EndOwner func(ctx context.Context, id string) error
 	// Bounds are the server's own bounds on the open sessions of one principal.
 	Bounds catalog.Bounds
 
@@ -109,8 +109,8 @@ type Server struct {
 // New makes a Server.
 func New(cfg Config) (*Server, error) {
 	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil ||
-		cfg.EndPrincipal == nil {
-		return nil, errors.New("api: Uploads, Memories, Sessions, Access, Expire and EndPrincipal are needed")
+		cfg.EndOwner == nil {
+		return nil, errors.New("api: Uploads, Memories, Sessions, Access, Expire and EndOwner are needed")
 	}
 	if cfg.Damaged == nil {
 		cfg.Damaged = func() (int64, []string) { return 0, nil }

@@ -15,12 +15,24 @@ import (
 // receivedHeader says how many bytes of a put_range were recorded, also on a refusal.
 const receivedHeader = "Upload-Received"
 
-func (s *Server) uploadConfig(*call) (UploadConfig, error) {
+func (s *Server) uploadConfig(c *call) (UploadConfig, error) {
 	l := s.cfg.Uploads.Limits()
-	return UploadConfig{
+	out := UploadConfig{
 		InlineMax: l.InlineMax, ChunkSize: l.ChunkSize, ChunkSizeMin: l.ChunkSizeMin, ChunkSizeMax: l.ChunkSizeMax,
 		MaxChunks: l.MaxChunks, MaxBytes: l.MaxBytes, SessionTTLSeconds: int64(l.TTL.Seconds()),
-	}, nil
+	}
+	if c.caller.Grant == catalog.Ticket {
+		g, err := s.cfg.Access.Grant(c.req.Context(), c.caller)
+		if err != nil {
+			return out, err
+		}
+		out.MaxBytes = min(out.MaxBytes, g.MaxBytes)
+		out.Ticket = &TicketLimits{
+			TicketID: g.ID, CapsuleID: g.Capsule, MIMETypes: g.MIME, UploadsLeft: max(g.Uploads-g.Done-g.Open, 0),
+			ExpiresAt: Time{g.Expires},
+		}
+	}
+	return out, nil
 }
 
 func (s *Server) begin(c *call, in BeginRequest) (Session, error) {

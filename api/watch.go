@@ -14,9 +14,9 @@ import (
 const watchEvery = 500 * time.Millisecond
 
 // watcher ends requests that still take or give bytes when the rights of their callers have ended.
-// What they would record is refused anyway, inside the commit. The watcher makes sure that they also
-// end soon: within twice watchEvery. A round asks once for each caller, however many requests it
-// has. It is safe for concurrent use, and has no goroutine while it watches nothing.
+// What they would record is refused anyway, inside the commit. The watcher makes sure that they
+// also end soon: within twice watchEvery. A round asks once for each caller, however many requests
+// it has. It is safe for concurrent use, and has no goroutine while it watches nothing.
 type watcher struct {
 	check func(ctx context.Context, claims []access.Claim) ([]error, error)
 	// enter and leave surround a round. enter returns false if the server has stopped.

@@ -42,6 +42,8 @@ type UploadConfig struct {
 	MaxChunks         int64 `json:"max_chunks"`
 	MaxBytes          int64 `json:"max_bytes"`
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+	// Ticket is there if the caller has an upload ticket. MaxBytes is then that of the ticket.
+	Ticket *TicketLimits `json:"ticket,omitzero"`
 }
 
 // Meta is what a client says of a file.

@@ -80,12 +80,12 @@ func assemble(ctx context.Context, cfg api.Config, engine session.Config) (p par
 	cfg.Memories = memories.New(memories.Config{
 		Catalog: stores.Catalog(), Content: p.blobs, Clock: clock{}, Running: p.sessions.Running, TrashFor: time.Hour,
 	})
-	if cfg.EndPrincipal == nil {
+	if cfg.EndOwner == nil {
 		kept := keeper.New(keeper.Config{
 			Sessions: p.sessions, Uploads: p.uploads, Catalog: stores.Catalog(), Blobs: p.blobs, Clock: clock{},
 			WriteLastUses: p.access.WriteLastUses, Audit: cfg.Audit,
 		})
-		p.keeper, cfg.EndPrincipal = kept, kept.EndPrincipal
+		p.keeper, cfg.EndOwner = kept, kept.EndOwner
 	}
 	cfg.Bounds = catalog.Bounds{MaxSessions: maxSessions}
 	if cfg.Expire == nil {

@@ -49,7 +49,7 @@ const (
 )
 
 // Target is what a record is about, as ids. Empty ones are not written.
-type Target struct{ Capsule, Memory, Session, Principal, Token string }
+type Target struct{ Capsule, Memory, Session, Principal, Token, Ticket, Link string }
 
 // Record is one line of the audit log. Empty members are not written, except Event.
 type Record struct {
@@ -91,6 +91,8 @@ func (r *Record) attrs() []slog.Attr {
 	text(&target, "session_id", r.Target.Session)
 	text(&target, "principal_id", r.Target.Principal)
 	text(&target, "token_id", r.Target.Token)
+	text(&target, "ticket_id", r.Target.Ticket)
+	text(&target, "link_id", r.Target.Link)
 	if len(target) > 0 {
 		out = append(out, slog.GroupAttrs("target", target...))
 	}

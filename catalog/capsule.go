@@ -129,11 +129,17 @@ func putRoles(tx Tx, before, after Capsule) error {
 		slices.Equal(before.Controllers, after.Controllers) {
 		return nil
 	}
+	lost := func(p string) bool { return slices.Contains(was, p) && !slices.Contains(is, p) }
 	for _, p := range was {
-		if !slices.Contains(is, p) {
+		if lost(p) {
 			if err := Roles.Delete(tx, RoleKey{p, before.ID}); err != nil {
 				return err
 			}
+		}
+	}
+	if slices.ContainsFunc(was, lost) { // what they have let others do ends with their role, for good
+		if _, err := endGrants(tx, GrantsOf(before.ID), 0, func(g GrantRef) bool { return lost(g.Maker) }); err != nil {
+			return err
 		}
 	}
 	for _, p := range is {

@@ -154,10 +154,13 @@ type Content struct {
 type Reservation struct {
 	Session        uint64
 	Capsule, Owner string
-	Bytes          int64
+	// Payer is the principal that it counts for if that is not the Owner: the maker of the ticket
+	// that is the owner.
+	Payer string
+	Bytes int64
 }
 
-// Usage is what all open sessions of one owner hold.
+// Usage is what all open sessions of one principal hold, with those of its tickets.
 type Usage struct {
 	Owner              string
 	Sessions, Reserved int64
@@ -243,7 +246,8 @@ type HashCheckpoint struct {
 type DueKind uint8
 
 // The kinds. Key of each, in this order: a memory's id, a place, a session's id as 8 bytes,
-// IdemKey's bytes, a token's hash, a deleted principal's id.
+// IdemKey's bytes, a token's hash, a deleted principal's id, a grant's id, the id of a ticket that
+// has ended.
 const (
 	DuePurge DueKind = iota + 1
 	DuePlace
@@ -251,6 +255,8 @@ const (
 	DueIdem
 	DueToken
 	DuePrincipal
+	DueGrant
+	DueTicket
 )
 
 // Due is work for the collector. At is in running time of the session engine (ms), so a clock that

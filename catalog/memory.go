@@ -200,8 +200,8 @@ func DueBy(r Reader, from DueKey, running int64, n int) (out []Due, err error) {
 }
 
 // RunDue does one due work, except the deletion of a place's bytes, and the ends of a deleted
-// principal's sessions: the caller must have seen to these before. more: the work is too much for
-// one commit, and stays due. A repeat does nothing.
+// principal's and of an ended ticket's sessions: the caller must have seen to these before. more:
+// the work is too much for one commit, and stays due. A repeat does nothing.
 func RunDue(tx Tx, d Due, at Moment) (more bool, err error) {
 	key := DueKey(d)
 	if _, ok, err := Dues.Find(tx, key); err != nil || !ok {
@@ -220,6 +220,9 @@ func RunDue(tx Tx, d Due, at Moment) (more bool, err error) {
 		err = DeleteToken(tx, SHA256([]byte(d.Key)))
 	case DuePrincipal:
 		more, err = endPrincipal(tx, d.Key, at)
+	case DueTicket: // its sessions have ended
+	case DueGrant:
+		err = EndGrant(tx, d.Key)
 	}
 	if more {
 		return true, err

@@ -92,11 +92,12 @@ func DeletePrincipal(tx Tx, id string) error {
 	return errors.Join(Principals.Delete(tx, Name(id)), due(tx, 0, DuePrincipal, id))
 }
 
-// endAtOnce is how many tokens, and how many roles, one commit of endPrincipal removes.
+// endAtOnce is how many tokens, grants and roles, of each, one commit of endPrincipal removes.
 const endAtOnce = 100
 
-// endPrincipal removes some of the tokens and roles that a deleted principal has left. more: there
-// may be others. A capsule whose only owner it was is without one; an admin can give it another.
+// endPrincipal removes some of the tokens, grants and roles that a deleted principal has left.
+// more: there may be others. A capsule whose only owner it was is without one; an admin can give it
+// another.
 func endPrincipal(tx Tx, id string, at Moment) (more bool, err error) {
 	refs, moreTokens, err := firstRows(PrincipalTokens.After(tx, PrincipalTokenKey{Principal: id}),
 		func(t TokenRef) bool { return t.Principal == id })
@@ -108,6 +109,10 @@ func endPrincipal(tx Tx, id string, at Moment) (more bool, err error) {
 			return false, err
 		}
 	}
+	moreGrants, err := endGrants(tx, MadeBy(id), endAtOnce, func(GrantRef) bool { return true })
+	if err != nil {
+		return false, err
+	}
 	roles, moreRoles, err := firstRows(Roles.After(tx, RoleKey{Principal: id}),
 		func(k RoleKey) bool { return k.Principal == id })
 	if err != nil {
@@ -118,7 +123,7 @@ func endPrincipal(tx Tx, id string, at Moment) (more bool, err error) {
 			return false, err
 		}
 	}
-	return moreTokens || moreRoles, nil
+	return moreTokens || moreGrants || moreRoles, nil
 }
 
 // firstRows gives the first rows for which is holds, endAtOnce at most. It leaves out rows that

@@ -60,7 +60,7 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 		return m, err
 	}
 	if m.By != 0 {
-		if err := unreserve(tx, &c, m.By); err != nil {
+		if err := unreserve(tx, &c, m.By, true); err != nil {
 			return m, err
 		}
 	}

@@ -29,7 +29,8 @@ func (e *QuotaError) Unwrap() error { return ErrQuota }
 // Reserve takes the quota of a session from the bounds of its capsule and its owner: r.Bytes, or,
 // if less is left, at least `least`, which the session is known to bring. If the session has a
 // reservation already, Reserve takes only the difference. It gives back what is too much once
-// `least` is r.Bytes. Errors: *QuotaError, ErrTooManySessions, ErrNotFound for the capsule.
+// `least` is r.Bytes. A session that a ticket owns counts for the ticket and for its maker. Errors:
+// *QuotaError, ErrTooManySessions, ErrUsedUp, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
@@ -40,6 +41,7 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 		if one = 0; more == 0 || more < 0 && least < r.Bytes {
 			return nil
 		}
+		r.Payer = had.Payer
 	}
 	c, err := Capsules.Get(tx, Name(r.Capsule))
 	if err != nil {
@@ -48,14 +50,14 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	if err := c.Fits(need, one); err != nil {
 		return err
 	}
-	u, _, err := Usages.Find(tx, Name(r.Owner))
+	p, err := payerOf(tx, &r, again)
 	if err != nil {
 		return err
 	}
-	if p, ok, err := Principals.Find(tx, Name(r.Owner)); err != nil {
+	payer, b := Name(r.payer()), b.Of(p)
+	u, _, err := Usages.Find(tx, payer)
+	if err != nil {
 		return err
-	} else if ok {
-		b = b.Of(p)
 	}
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
 		return fmt.Errorf(
@@ -77,14 +79,28 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	r.Bytes = had.Bytes + more
 	c.Sessions += one
 	c.Reserved += more
-	u.Owner = r.Owner
+	u.Owner = string(payer)
 	u.Sessions += one
 	u.Reserved += more
 	return errors.Join(
 		Reservations.Put(tx, Number(r.Session), r),
 		Capsules.Put(tx, Name(c.ID), c),
-		Usages.Put(tx, Name(r.Owner), u),
+		Usages.Put(tx, payer, u),
 	)
+}
+
+// payerOf gives the principal that the reservation counts for, if it is there. If the session is
+// new and a ticket owns it, payerOf counts it for the ticket.
+func payerOf(tx Tx, r *Reservation, again bool) (Principal, error) {
+	p, ok, err := Principals.Find(tx, Name(r.payer()))
+	if err != nil || ok || again {
+		return p, err
+	}
+	if r.Payer, err = begunWith(tx, r.Owner); err != nil || r.Payer == "" {
+		return p, err
+	}
+	p, _, err = Principals.Find(tx, Name(r.Payer))
+	return p, err
 }
 
 // Of gives the bounds of a principal: its own, where its row sets them.
@@ -109,14 +125,18 @@ func (c Capsule) Fits(bytes, memories int64) error {
 	return nil
 }
 
-// unreserve gives back what the session holds of c and of its owner's bounds. The caller stores c.
-// It does nothing for a session without a reservation.
-func unreserve(tx Tx, c *Capsule, session uint64) error {
+// unreserve gives back what the session holds of c, of its principal's bounds, and of its ticket's
+// unless it is finished. The caller stores c. It does nothing for a session without a reservation.
+func unreserve(tx Tx, c *Capsule, session uint64, finished bool) error {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {
 		return err
 	}
-	u, err := Usages.Get(tx, Name(r.Owner))
+	if err := endedWith(tx, r, finished); err != nil {
+		return err
+	}
+	payer := Name(r.payer())
+	u, err := Usages.Get(tx, payer)
 	if err != nil {
 		return err
 	}
@@ -125,9 +145,9 @@ func unreserve(tx Tx, c *Capsule, session uint64) error {
 	u.Sessions--
 	u.Reserved -= r.Bytes
 	if u.Sessions == 0 && u.Reserved == 0 {
-		err = Usages.Delete(tx, Name(r.Owner))
+		err = Usages.Delete(tx, payer)
 	} else {
-		err = Usages.Put(tx, Name(r.Owner), u)
+		err = Usages.Put(tx, payer, u)
 	}
 	return errors.Join(err, Reservations.Delete(tx, Number(session)))
 }
@@ -143,7 +163,7 @@ func SessionEnded(tx Tx, session uint64, what EventType, at Moment) error {
 	if err != nil {
 		return err
 	}
-	if err := unreserve(tx, &c, session); err != nil {
+	if err := unreserve(tx, &c, session, false); err != nil {
 		return err
 	}
 	if err := emit(tx, &c, Event{Type: what, Time: at.Now, Session: session}); err != nil {

@@ -82,12 +82,16 @@ const (
 	DueTable
 	TokenIDTable
 	PrincipalTokenTable
+	GrantTable
+	GrantSecretTable
+	GrantListTable
 )
 
-// AccessTables are those that the right to write to a capsule depends on. A capsule's row is not
-// among them: a change of its roles is also one of RoleTable.
+// AccessTables are those that the right to write to a capsule depends on. The row of a capsule is
+// not among them, nor that of a grant, since both also count: a change of roles is also one of
+// RoleTable, and a grant that ends is also one of GrantSecretTable.
 func AccessTables() []TableID {
-	return []TableID{RoleTable, PrincipalTable, TokenTable}
+	return []TableID{RoleTable, PrincipalTable, TokenTable, GrantSecretTable}
 }
 
 // Key is a row's key. The order of the encoded keys is the table's order.
@@ -96,7 +100,8 @@ type Key interface{ AppendKey(dst []byte) []byte }
 // Table is the typed view of one table. The zero value is unusable: use the variables below.
 type Table[K Key, V any] struct{ ID TableID }
 
-// The tables. Order, Digests, Roles, TokenIDs and PrincipalTokens are indexes.
+// The tables. Order, Digests, Roles, TokenIDs, PrincipalTokens, GrantSecrets and GrantLists are
+// indexes.
 var (
 	Capsules     = Table[Name, Capsule]{CapsuleTable}
 	Roles        = Table[RoleKey, RoleKey]{RoleTable}
@@ -117,6 +122,10 @@ var (
 	TokenIDs     = Table[Name, TokenRef]{TokenIDTable}
 
 	PrincipalTokens = Table[PrincipalTokenKey, TokenRef]{PrincipalTokenTable}
+
+	Grants       = Table[Name, Grant]{GrantTable}
+	GrantSecrets = Table[TokenKey, GrantRef]{GrantSecretTable}
+	GrantLists   = Table[GrantListKey, GrantRef]{GrantListTable}
 )
 
 // Get gives the row, or ErrNotFound.

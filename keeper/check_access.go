@@ -13,7 +13,9 @@ func (exp *expected) checkAccess() {
 	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) },
 		func(p catalog.Principal) { there[p.ID] = true })
 	listed := countRows(exp.r, catalog.TokenIDTable) > 0 // older programs made no lists
-	lists := map[catalog.TableID]*tokenList{catalog.TokenIDTable: {}, catalog.PrincipalTokenTable: {}}
+	lists := map[catalog.TableID]*rowList[catalog.TokenRef]{
+		catalog.TokenIDTable: {}, catalog.PrincipalTokenTable: {},
+	}
 	gone := map[string]bool{}
 	each(exp, catalog.Tokens, "tokens", func(t catalog.Token) catalog.TokenKey { return catalog.TokenKey(t.Hash) },
 		func(t catalog.Token) {
@@ -49,19 +51,19 @@ func (exp *expected) checkAccess() {
 	}
 }
 
-// tokenList is what a list of tokens should have.
-type tokenList struct {
+// rowList is what a list of tokens or of grants should have.
+type rowList[V comparable] struct {
 	keys  [][]byte
 	there int64 // how many of the keys have a row
 }
 
 // has notes a key, and reports whether its row is the wanted one.
-func (l *tokenList) has(r catalog.Reader, table catalog.TableID, k catalog.Key, want catalog.TokenRef) bool {
+func (l *rowList[V]) has(r catalog.Reader, table catalog.TableID, k catalog.Key, want V) bool {
 	key := k.AppendKey(nil)
 	l.keys = append(l.keys, key)
 	row, err := r.Get(table, key)
 	if !isNotFound(err) {
 		l.there++
 	}
-	return err == nil && row == want
+	return err == nil && row == any(want)
 }

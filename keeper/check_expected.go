@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -19,6 +20,7 @@ func (c *check) later(tx catalog.Tx, after time.Duration, kind catalog.DueKind, 
 func (exp *expected) readDues() {
 	exp.dues.places, exp.dues.outcomes = map[string]bool{}, map[string]bool{}
 	exp.dues.idems, exp.dues.principals = map[string]bool{}, map[string]bool{}
+	exp.dues.grants, exp.dues.tickets = map[string]bool{}, map[string]bool{}
 	each(exp, catalog.Dues, "things to clean up", func(d catalog.Due) catalog.DueKey {
 		return catalog.DueKey(d)
 	}, func(d catalog.Due) {
@@ -65,6 +67,13 @@ func (exp *expected) readDues() {
 			exp.dues.principals[d.Key] = true
 			if _, ok, err := catalog.Principals.Find(exp.r, catalog.Name(d.Key)); err == nil && ok {
 				what = fmt.Sprintf("the end of what principal %s has, who is there", d.Key)
+			}
+		case catalog.DueGrant:
+			exp.dues.grants[d.Key] = true
+		case catalog.DueTicket:
+			exp.dues.tickets[d.Key] = true
+			if _, ok, err := catalog.Grants.Find(exp.r, catalog.Name(d.Key)); err == nil && ok {
+				what = fmt.Sprintf("the end of what ticket %s has under way, which has not ended", d.Key)
 			}
 		default:
 			exp.check.unreadable = true
@@ -198,7 +207,9 @@ func (exp *expected) checkReservations() {
 				return catalog.Reservations.Delete(tx, catalog.Number(r.Session))
 			})
 		case r.Capsule == o.reserved.Capsule && r.Owner == o.reserved.Owner && o.reserves(r.Bytes):
-			held[id] = r
+			if payer, known := exp.payer(r.Owner); !known || payer == r.Payer {
+				held[id] = r
+			}
 		}
 	})
 	usages := map[string]*catalog.Usage{}
@@ -207,6 +218,7 @@ func (exp *expected) checkReservations() {
 		r, ok := held[id]
 		if !ok {
 			r = o.reserved
+			r.Payer, _ = exp.payer(r.Owner)
 			f := exp.check.wrong(KindReserved, "%s: %d bytes are to be reserved for it, and are not", o, r.Bytes)
 			f.Session, f.Capsule = id, o.reserved.Capsule
 			f.mend(exp.check, "they are reserved", func(tx catalog.Tx) error {
@@ -217,11 +229,13 @@ func (exp *expected) checkReservations() {
 			t.sessions++
 			t.reserved += r.Bytes
 		}
-		if usages[r.Owner] == nil {
-			usages[r.Owner] = &catalog.Usage{Owner: r.Owner}
+		exp.countForTicket(r)
+		payer := cmp.Or(r.Payer, r.Owner)
+		if usages[payer] == nil {
+			usages[payer] = &catalog.Usage{Owner: payer}
 		}
-		usages[r.Owner].Sessions++
-		usages[r.Owner].Reserved += r.Bytes
+		usages[payer].Sessions++
+		usages[payer].Reserved += r.Bytes
 	}
 	var keys [][]byte
 	for _, owner := range sorted(usages) {

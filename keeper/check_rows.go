@@ -23,8 +23,9 @@ type expected struct {
 	listed   [2]int64                     // how many memories Order should list (all), and Digests (the visible ones)
 	became   map[session.SessionID]bool   // sessions whose outcome is noted anew
 	dues     struct {                     // the due work, by its key
-		places, outcomes, idems, principals map[string]bool
+		places, outcomes, idems, principals, grants, tickets map[string]bool
 	}
+	tickets map[string]*ticketCount // by their ids
 }
 
 // counters is a capsule's row, and what its counters should be.
@@ -45,8 +46,9 @@ func (c *check) rows(ctx context.Context) error {
 		}
 		for _, step := range []func(){
 			exp.readCapsules, exp.readDues, exp.readMemories, exp.readContents,
-			exp.checkIndexes, exp.checkRoles, exp.checkPlaces, exp.checkReservations, exp.checkEvents,
-			exp.checkCounters, exp.checkIdems, exp.checkOutcomes, exp.checkCheckpoints, exp.checkAccess,
+			exp.checkIndexes, exp.checkRoles, exp.checkPlaces, exp.checkGrants, exp.checkReservations,
+			exp.checkTickets, exp.checkEvents, exp.checkCounters, exp.checkIdems, exp.checkOutcomes,
+			exp.checkCheckpoints, exp.checkAccess,
 		} {
 			if err := ctx.Err(); err != nil {
 				return err

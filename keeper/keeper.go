@@ -229,7 +229,7 @@ func (k *Keeper) runOne(ctx context.Context, d catalog.Due) error {
 		if err := k.delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("deleting place %s: %w", d.Key, err)
 		}
-	case catalog.DuePrincipal:
+	case catalog.DuePrincipal, catalog.DueTicket:
 		var err error
 		if aborted, err = k.endSessions(ctx, d.Key); err != nil {
 			return err

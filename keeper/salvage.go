@@ -76,6 +76,8 @@ func (s *Salvage) Keep(row any, sure bool) bool {
 		s.principalsUnsure[v.ID] = v
 	case catalog.Token:
 		s.report(KindLost, "token %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Principal)
+	case catalog.Grant:
+		s.report(KindLost, "grant %s (%q of principal %s) is void: it may have been revoked", v.ID, v.Name, v.Maker)
 	}
 	return false
 }
@@ -103,7 +105,8 @@ func (s *Salvage) Reconcile(
 	s.made = map[string]bool{}
 	s.store, s.random, s.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
 	for _, step := range []func(catalog.Reader) error{
-		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.tokenLists, s.outcomes, s.places,
+		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.tokenLists, s.grantLists, s.outcomes,
+		s.places,
 	} {
 		s.changed = nil
 		if err := rows.View(ctx, step); err != nil {

@@ -59,12 +59,19 @@ func (s *Service) find(
 		if errors.Is(err, catalog.ErrNotFound) {
 			// A caller without a valid token gets ErrUnauthenticated, and learns nothing of what is
 			// there.
-			err = errors.Join(access.AllowAny(r, c, false, s.cfg.Clock.Now()), err)
+			if c.Grant == catalog.Link {
+				err = errors.Join(access.AllowOwn(r, c, s.cfg.Clock.Now()), err)
+			} else {
+				err = errors.Join(access.AllowAny(r, c, false, s.cfg.Clock.Now()), err)
+			}
 		}
 		return m, err
 	}
 	if _, err := access.Allow(r, c, a, m.Capsule, s.cfg.Clock.Now()); err != nil {
 		return catalog.Memory{}, err
+	}
+	if c.Grant == catalog.Link && c.Memory != id {
+		return catalog.Memory{}, catalog.ErrNotFound
 	}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package upload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 		return Upload{}, err
 	}
 	req.Meta = meta
+	req.Capsule = cmp.Or(req.Capsule, c.Capsule) // a ticket is for one capsule
 	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
 		return Upload{}, err
 	}
@@ -50,7 +52,7 @@ var errKeyFinished = errors.New("the idempotency key has been finished meanwhile
 func (u *Service) beginOnce(
 	ctx context.Context, c access.Caller, req BeginRequest, n note,
 ) (up Upload, again bool, err error) {
-	finished, found, err := u.findFinished(ctx, c, &n)
+	finished, found, err := u.findFinished(ctx, c, access.Upload, &n)
 	if err != nil || found {
 		return finished, false, err
 	}
@@ -73,7 +75,7 @@ func (u *Service) beginOnce(
 	if s, err = u.ensureChecked(ctx, s, blob.CheckBeforeReboot); err != nil {
 		return up, false, err
 	}
-	if finished, found, err = u.findFinished(ctx, c, &n); err != nil || found {
+	if finished, found, err = u.findFinished(ctx, c, access.Upload, &n); err != nil || found {
 		return finished, false, err
 	}
 	if s.State == session.Aborted || s.State == session.Expired {
@@ -172,13 +174,15 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	return size, nil
 }
 
-// findFinished asks whether the caller may write, and whether the key has a finished upload. An
+// findFinished asks whether the caller may do a, and whether the key has a finished upload. An
 // upload whose content is damaged does not count: the same request brings the bytes again and heals
 // the memory. findFinished notes in n since when that content is damaged.
-func (u *Service) findFinished(ctx context.Context, c access.Caller, n *note) (up Upload, ok bool, err error) {
+func (u *Service) findFinished(
+	ctx context.Context, c access.Caller, a access.Action, n *note,
+) (up Upload, ok bool, err error) {
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		up, ok, n.damaged = Upload{}, false, time.Time{}
-		if _, err := access.Allow(r, c, access.Write, n.Capsule, u.cfg.Clock.Now()); err != nil || n.Idem == "" {
+		if _, err := access.Allow(r, c, a, n.Capsule, u.cfg.Clock.Now()); err != nil || n.Idem == "" {
 			return err
 		}
 		row, m, deleted, found, err := catalog.FinishedIdem(r, n.Capsule, c.Principal, n.Idem)

@@ -42,7 +42,7 @@ func (u *Service) Create(
 		return catalog.Memory{}, err
 	}
 	n := note{Capsule: req.Capsule, Idem: req.Idem, Fingerprint: mark, Meta: meta}
-	finished, found, err := u.findFinished(ctx, c, &n)
+	finished, found, err := u.findFinished(ctx, c, access.Write, &n)
 	if err != nil {
 		return catalog.Memory{}, err
 	}

@@ -222,7 +222,7 @@ func (u *Service) dropFailedExtents(
 
 // verify compares one session with its finish request. It waits until the hash has reached the end.
 func (u *Service) verify(ctx context.Context, c access.Caller, req FinishRequest) (*verified, error) {
-	s, n, err := u.loadOwn(ctx, c, req.ID, access.Write, true)
+	s, n, err := u.loadOwn(ctx, c, req.ID, access.Upload, true)
 	if err != nil {
 		return nil, err
 	}
@@ -349,10 +349,15 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		at := u.moment()
 		memories := make([]catalog.Memory, len(open))
 		err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
-			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {
+			if err := u.allow(tx, c, access.Upload, open[0].n.Capsule); err != nil {
 				return err
 			}
 			for i, v := range open {
+				if c.Grant == catalog.Ticket {
+					if err := fitsTicket(tx, c, v.length); err != nil {
+						return &session.EndError{ID: v.s.ID, Err: err}
+					}
+				}
 				if err := tx.EndSession(v.s.ID, gens[v.s.ID], session.Finished); err != nil {
 					return &session.EndError{ID: v.s.ID, Err: err}
 				}

@@ -45,7 +45,28 @@ func decideAgain(ctx context.Context, r catalog.Reader, s session.Session, clock
 	if err != nil {
 		return fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	return stillAllowed(r, c, access.Write, n.Capsule, clock.Now())
+	if err := stillAllowed(r, c, access.Upload, n.Capsule, clock.Now()); err != nil || c.Grant != catalog.Ticket {
+		return err
+	}
+	return fitsTicket(r, c, max(s.BytesExpected, endOf(s)))
+}
+
+// fitsTicket gives ErrTooLarge if an upload of n bytes, or of that many at least, is larger than
+// the caller's ticket allows.
+func fitsTicket(r catalog.Reader, c access.Caller, n int64) error {
+	most, err := mostBytes(r, c)
+	if err == nil && n > most {
+		err = fmt.Errorf("%w: %d bytes, and an upload with this ticket may have %d", ErrTooLarge, n, most)
+	}
+	return err
+}
+
+// endOf gives the end of what the session has received.
+func endOf(s session.Session) int64 {
+	if n := len(s.Received); n > 0 {
+		return s.Received[n-1].End
+	}
+	return 0
 }
 
 func reserve(tx catalog.Tx, before *session.Session, after session.Session, bounds catalog.Bounds) error {
@@ -86,9 +107,6 @@ func reserves(s session.Session) (least, most int64) {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected, s.BytesExpected
 	}
-	least = 1 // without quota for a single byte the begin is refused
-	if n := len(s.Received); n > 0 {
-		least = s.Received[n-1].End
-	}
+	least = max(endOf(s), 1) // without quota for a single byte the begin is refused
 	return least, (least + reserveStep - 1) / reserveStep * reserveStep
 }

@@ -33,6 +33,9 @@ type note struct {
 	// damaged is the time since when the content that the key has finished is damaged. It is not
 	// stored.
 	damaged time.Time
+	// most is how many bytes the upload may have by the ticket of its caller; 0: it has none. It is
+	// not stored.
+	most int64
 }
 
 // key is the idempotency key as the engine has it; empty if the client gave none. The finished

@@ -44,22 +44,26 @@ func (u *Service) PutRange(
 	return n, k.finishPut(err, n > 0)
 }
 
-// maxBytes gives how many bytes the session may have.
-func (u *Service) maxBytes(s session.Session) int64 {
+// maxBytes gives how many bytes the session may have. most is the bound of a ticket, or 0.
+func (u *Service) maxBytes(s session.Session, most int64) int64 {
 	if s.BytesExpected >= 0 {
 		return s.BytesExpected
 	}
-	return min(s.ChunkSize*u.cfg.Limits.MaxChunks, u.cfg.Limits.MaxBytes)
+	all := min(s.ChunkSize*u.cfg.Limits.MaxChunks, u.cfg.Limits.MaxBytes)
+	if most > 0 {
+		all = min(all, most)
+	}
+	return all
 }
 
 // Admit implements session.Admitter. It is the first of the two decisions about the caller. It also
 // refuses a chunk or an offset that no upload of unknown length may have.
 func (k *sink) Admit(ctx context.Context, s session.Session) error {
-	n, err := k.u.decide(ctx, k.c, s, access.Write)
-	if k.capsule = n.Capsule; err != nil || s.BytesExpected >= 0 {
+	n, err := k.u.decide(ctx, k.c, s, access.Upload)
+	if k.capsule, k.most = n.Capsule, n.most; err != nil || s.BytesExpected >= 0 {
 		return err
 	}
-	limit := k.u.maxBytes(s)
+	limit := k.u.maxBytes(s, k.most)
 	chunks := (limit + s.ChunkSize - 1) / s.ChunkSize
 	switch {
 	case k.chunk && k.start >= chunks:
@@ -76,7 +80,7 @@ func (k *sink) Admit(ctx context.Context, s session.Session) error {
 // and joins the session's other puts. If a restart leaves recorded entries in doubt they are
 // compared first. If the put replaces them they are withdrawn.
 func (k *sink) Claim(ctx context.Context, s session.Session, r session.Range) (mayCome int64, err error) {
-	mayCome = k.u.maxBytes(s) - r.Off
+	mayCome = k.u.maxBytes(s, k.most) - r.Off
 	if k.active != nil { // it has joined already, and the session has changed since
 		k.setSession(s)
 		return mayCome, nil

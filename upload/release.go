@@ -13,7 +13,7 @@ import (
 // Abort ends the caller's session. The bytes that it had received become garbage. A repeat is fine.
 // It gives session.ErrFinished if a finish was first.
 func (u *Service) Abort(ctx context.Context, c access.Caller, id session.SessionID) error {
-	if _, _, err := u.loadOwn(ctx, c, id, access.Write, false); err != nil {
+	if _, _, err := u.loadOwn(ctx, c, id, access.Upload, false); err != nil {
 		return err
 	}
 	defer u.active.forget(id)

@@ -160,7 +160,19 @@ func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session
 	if err != nil {
 		return n, fmt.Errorf("session %s: %w", s.ID, err)
 	}
-	return n, u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, a, n.Capsule) })
+	return n, u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		err := u.allow(r, c, a, n.Capsule)
+		if err == nil && c.Grant == catalog.Ticket {
+			n.most, err = mostBytes(r, c)
+		}
+		return err
+	})
+}
+
+// mostBytes gives the bound of a ticket on each of its uploads.
+func mostBytes(r catalog.Reader, c access.Caller) (int64, error) {
+	g, err := catalog.Grants.Get(r, catalog.Name(c.Principal))
+	return g.MaxBytes, err
 }
 
 // allow asks whether the creator of a session may still act on it in its capsule. A refusal may say

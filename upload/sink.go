@@ -37,7 +37,9 @@ type sink struct {
 	chunk bool
 	start int64
 
-	capsule string // set by Admit
+	// Set by Admit; most is as in maxBytes.
+	capsule string
+	most    int64
 	// Set by Claim:
 	s       session.Session // as it was claimed
 	last    session.Session // as of the last record
@@ -308,7 +310,9 @@ func (k *sink) allowed(ctx context.Context) error {
 
 // mayWrite asks whether the caller may write now.
 func (k *sink) mayWrite(ctx context.Context) error {
-	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return k.u.allow(r, k.c, access.Write, k.capsule) })
+	return k.u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
+		return k.u.allow(r, k.c, access.Upload, k.capsule)
+	})
 }
 
 // checkAtEnd checks digest and rights at the end of a successful put. It matters for a put whose

@@ -12,7 +12,7 @@ import (
 
 // Status gives the caller's session. An ended session is known for session.KeepEnded.
 func (u *Service) Status(ctx context.Context, c access.Caller, id session.SessionID) (Upload, error) {
-	s, n, err := u.loadOwn(ctx, c, id, access.Read, true)
+	s, n, err := u.loadOwn(ctx, c, id, access.Look, true)
 	if err != nil {
 		return Upload{}, err
 	}
@@ -69,7 +69,7 @@ func (u *Service) List(
 		if err != nil {
 			return nil, "", err
 		}
-		err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, access.Read, n.Capsule) })
+		err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error { return u.allow(r, c, access.Look, n.Capsule) })
 		if errors.Is(err, access.ErrForbidden) {
 			continue
 		}
@@ -89,7 +89,7 @@ func (u *Service) List(
 
 // ChunkCRCs gives the CRC-32C of every complete chunk of the caller's session, in order.
 func (u *Service) ChunkCRCs(ctx context.Context, c access.Caller, id session.SessionID) ([]ChunkCRC, error) {
-	s, _, err := u.loadOwn(ctx, c, id, access.Read, true)
+	s, _, err := u.loadOwn(ctx, c, id, access.Look, true)
 	if err != nil {
 		return nil, err
 	}

@@ -82,7 +82,7 @@ func (c *serveCmd) wire(
 	})
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
-		Expire: s.keeper.Tick, EndPrincipal: s.keeper.EndPrincipal, Bounds: bounds,
+		Expire: s.keeper.Tick, EndOwner: s.keeper.EndOwner, Bounds: bounds,
 		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
 		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Audit: records, Log: log,

@@ -17,7 +17,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.DigestTable:      codecOf("digests", storeID, loadID),
 	catalog.ContentTable:     codecOf("contents", storeContent, loadContent),
 	catalog.PlaceTable:       codecOf("places", storePlace, loadPlace),
-	catalog.ReservationTable: codecOf("reservations", storeReservation, loadReservation),
+	catalog.ReservationTable: codecOfVersion(2, "reservations", storeReservation, loadReservation),
 	catalog.UsageTable:       codecOf("usages", storeUsage, loadUsage),
 	catalog.IdemTable:        codecOf("idems", storeIdem, loadIdem),
 	catalog.OutcomeTable:     codecOf("outcomes", storeOutcome, loadOutcome),
@@ -29,6 +29,10 @@ var codecs = map[catalog.TableID]codec{
 	catalog.TokenIDTable:     codecOf("token ids", storeTokenRef, loadTokenRef),
 
 	catalog.PrincipalTokenTable: codecOf("tokens of principals", storeTokenRef, loadTokenRef),
+
+	catalog.GrantTable:       codecOf("grants", storeGrant, loadGrant),
+	catalog.GrantSecretTable: codecOf("secrets of grants", storeGrantRef, loadGrantRef),
+	catalog.GrantListTable:   codecOf("lists of grants", storeGrantRef, loadGrantRef),
 }
 
 // stamp is a time; nil is the zero time.
@@ -192,14 +196,15 @@ type reservationRow struct {
 	Capsule string `cbor:"2,keyasint"`
 	Owner   string `cbor:"3,keyasint,omitempty"`
 	Bytes   int64  `cbor:"4,keyasint,omitempty"`
+	Payer   string `cbor:"5,keyasint,omitempty"`
 }
 
 func storeReservation(v catalog.Reservation) reservationRow {
-	return reservationRow{v.Session, v.Capsule, v.Owner, v.Bytes}
+	return reservationRow{v.Session, v.Capsule, v.Owner, v.Bytes, v.Payer}
 }
 
 func loadReservation(r reservationRow) catalog.Reservation {
-	return catalog.Reservation{Session: r.Session, Capsule: r.Capsule, Owner: r.Owner, Bytes: r.Bytes}
+	return catalog.Reservation{Session: r.Session, Capsule: r.Capsule, Owner: r.Owner, Payer: r.Payer, Bytes: r.Bytes}
 }
 
 type usageRow struct {

@@ -83,8 +83,8 @@ func ofAccess() []mutant {
 		},
 		{
 			name: "the-right-to-write-is-decided-before-the-commit-alone", promise: 15, file: "upload/hook.go",
-			old:   "	return stillAllowed(r, c, access.Write, n.Capsule, clock.Now())",
-			new:   "	_, _, _ = c, n, stillAllowed\n	return nil",
+			old:   "	if err := stillAllowed(r, c, access.Upload, n.Capsule, clock.Now()); err != nil ||",
+			new:   "	if _ = stillAllowed; n.Capsule == \"\" ||",
 			tests: []string{"upload.TestTheCommitDecides", "upload.TestAReplacementNeedsTheRoleWhenItDrops"},
 		},
 		{
