@@ -42,10 +42,8 @@ type Caller struct {
 	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
 	// TokenID are its id then.
 	Grant catalog.GrantKind
-	// Capsule is the one that the ticket or the link is for, and Memory the only one that a link
-	// may read.
-	Capsule string
-	Memory  catalog.MemoryID
+	// Memory is the only one that a read link may read.
+	Memory catalog.MemoryID
 }
 
 type callerKey struct{}

@@ -211,7 +211,7 @@ func (s *Service) authenticateGrant(
 	}
 	c = Caller{Principal: ref.ID, Token: hash, TokenID: ref.ID, Grant: kind}
 	g, _, err := reauthenticateGrant(r, c, s.clock.Now())
-	c.Capsule, c.Memory = g.Capsule, g.Memory
+	c.Memory = g.Memory
 	return c, err
 }
 
