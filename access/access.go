@@ -5,6 +5,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,9 +43,14 @@ type Caller struct {
 	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
 	// TokenID are its id then.
 	Grant catalog.GrantKind
+	// Maker is the principal that has made the grant.
+	Maker string
 	// Memory is the only one that a read link may read.
 	Memory catalog.MemoryID
 }
+
+// Payer is the principal that the caller's uploads count for.
+func (c Caller) Payer() string { return cmp.Or(c.Maker, c.Principal) }
 
 type callerKey struct{}
 

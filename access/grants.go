@@ -211,7 +211,7 @@ func (s *Service) authenticateGrant(
 	}
 	c = Caller{Principal: ref.ID, Token: hash, TokenID: ref.ID, Grant: kind}
 	g, _, err := reauthenticateGrant(r, c, s.clock.Now())
-	c.Memory = g.Memory
+	c.Maker, c.Memory = g.Maker, g.Memory
 	return c, err
 }
 

@@ -78,7 +78,8 @@ func (w *world) newScene(caller string) *scene {
 	}
 	owner := w.as(s.secrets["owner"])
 	for _, id := range []*string{&s.memory, &s.trashed} {
-		m, err := owner.Create(w.t.Context(), api.CreateRequest{CapsuleID: s.capsule, Name: "m"}, bytes.NewReader(s.b), 2*chunk)
+		req := api.CreateRequest{CapsuleID: s.capsule, Name: "m"}
+		m, err := owner.Create(w.t.Context(), req, bytes.NewReader(s.b), 2*chunk)
 		w.check(err)
 		*id = m.MemoryID
 	}
@@ -105,7 +106,9 @@ func (w *world) newScene(caller string) *scene {
 func (s *scene) ghost() *scene {
 	g := *s
 	g.capsule = "c" + strings.ReplaceAll(uuid.NewString(), "-", "")
-	g.session, g.ticket = s.session[:len(s.session)-1]+string('0'+(s.session[len(s.session)-1]-'0'+1)%10), uuid.Must(uuid.NewV7()).String()
+	last := len(s.session) - 1
+	g.session = s.session[:last] + string('0'+(s.session[last]-'0'+1)%10)
+	g.ticket = uuid.Must(uuid.NewV7()).String()
 	g.memory, g.trashed = uuid.Must(uuid.NewV7()).String(), uuid.Must(uuid.NewV7()).String()
 	g.link, g.token = uuid.Must(uuid.NewV7()).String(), uuid.Must(uuid.NewV7()).String()
 	return &g

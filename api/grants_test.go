@@ -324,7 +324,8 @@ func TestAReadLink(t *testing.T) {
 			}
 			// It is no token, and reads nothing else.
 			bearer := "Bearer " + strings.TrimPrefix(link.URL, "/r/")
-			w.problem(w.do("GET", "/v1/memories_read/"+other.MemoryID, "", "Authorization", bearer), api.CodeUnauthenticated)
+			a = w.do("GET", "/v1/memories_read/"+other.MemoryID, "", "Authorization", bearer)
+			w.problem(a, api.CodeUnauthenticated)
 			w.problem(w.do("POST", link.URL, "", "Authorization", ""), api.CodeMethodNotAllowed)
 			end(maker, link.LinkID, m.MemoryID)
 			a = w.linked(link.URL)

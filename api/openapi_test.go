@@ -375,7 +375,9 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 		t.Errorf("tickets: %+v, %v", tickets, err)
 	}
 	w.check(c.RevokeTicket(ctx, ticket.TicketID))
-	link, err := c.CreateLink(ctx, api.CreateLinkRequest{MemoryID: m.MemoryID, ExpiresInSeconds: 60, Downloads: &chunks})
+	link, err := c.CreateLink(ctx, api.CreateLinkRequest{
+		MemoryID: m.MemoryID, ExpiresInSeconds: 60, Downloads: &chunks,
+	})
 	w.check(err)
 	body, _, err = c.Linked(ctx, link.URL, 0, -1)
 	w.check(err)

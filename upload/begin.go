@@ -102,7 +102,7 @@ func (u *Service) beginNew(
 	if err != nil {
 		return s, false, err
 	}
-	if err := u.checkEnded(c.Principal); err != nil {
+	if err := u.checkEnded(c); err != nil {
 		return s, false, err
 	}
 	encoded, err := n.encode()
