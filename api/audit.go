@@ -181,6 +181,9 @@ func (c *call) record(e audit.Event) audit.Record {
 
 // name is the name of the operation, without the path's parameters.
 func (r *route) name() string {
+	if r.auth == linked {
+		return "read_link"
+	}
 	name, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/v1/"), "/")
 	return name
 }

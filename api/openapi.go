@@ -79,7 +79,7 @@ var inPath = regexp.MustCompile(`\{(\w+)\}`)
 
 func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 	op := obj{"operationId": operationID(r), "summary": r.about, "tags": []any{tag(r.path)}}
-	if r.auth == open {
+	if r.auth <= linked {
 		op["security"] = []any{}
 	} else {
 		op["security"] = []any{obj{"token": []any{}}}
@@ -141,7 +141,7 @@ func header(about string) obj { return obj{"description": about, "schema": obj{"
 // errorResponses groups the codes of a route by status.
 func errorResponses(r route) map[string][]string {
 	codes := append(slices.Clone(commonCodes), r.codes...)
-	if r.auth != open {
+	if r.auth > linked {
 		codes = append(codes, CodeUnauthenticated, CodeResourceExhausted)
 	}
 	if r.auth == admin {
