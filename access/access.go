@@ -29,8 +29,8 @@ type Caller struct {
 type Action uint8
 
 // The actions, and the callers that may do them. Read and Write: subject, owner or controller.
-// Delete (memories) and Manage (name): owner or controller. Own (roles, deleting the capsule):
-// owner. Inspect (its counters): any of them, or an admin. Quota: an admin.
+// Delete (memories) and Manage (name, MIME types): owner or controller. Own (roles, deleting the
+// capsule): owner. Inspect (its counters): any of them, or an admin. Quota: an admin.
 const (
 	Read Action = iota + 1
 	Write

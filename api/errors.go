@@ -140,6 +140,7 @@ var errorCodes = []struct {
 	{catalog.ErrExists, CodeAlreadyExists, 0},
 	{catalog.ErrNotEmpty, CodeNotEmpty, 0},
 	{catalog.ErrQuota, CodeQuotaExceeded, 0},
+	{catalog.ErrMIME, CodeUnsupportedMediaType, 0},
 	{catalog.ErrTooManyTokens, CodeQuotaExceeded, 0},
 	{catalog.ErrLastAdmin, CodeForbidden, 0},
 	{catalog.ErrTooManySessions, CodeResourceExhausted, time.Minute},

@@ -128,7 +128,10 @@ func routes() []route {
 	)
 	putCodes := append([]Code{CodeChunkConflict, CodeSuperseded, CodeQuotaExceeded}, bodyCodes...)
 	finishCodes := append(
-		[]Code{CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded}, endedCodes...,
+		[]Code{
+			CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded, CodeUnsupportedMediaType,
+		},
+		endedCodes...,
 	)
 	createCodes := append([]Code{CodeIdempotencyConflict, CodeQuotaExceeded, CodeSuperseded}, bodyCodes...)
 	accessCodes := []Code{CodeNotFound, CodeForbidden}
@@ -260,7 +263,7 @@ func routes() []route {
 		{
 			method: post, path: "/v1/capsules_update", auth: member, codes: accessCodes,
 			operation: exchanging((*Server).updateCapsule),
-			about:     "Changes what is given: name, roles, or, for an admin, quotas.",
+			about:     "Changes what is given: name, MIME types, roles, or, for an admin, quotas.",
 		},
 		{
 			method: post, path: "/v1/capsules_delete", auth: member,

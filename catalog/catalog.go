@@ -87,6 +87,8 @@ type Capsule struct {
 	QuotaBytes, QuotaMemories int64
 	// Seq is the number of the capsule's latest event.
 	Seq uint64
+	// MIMETypes are the types that contents may have, as patterns; empty: all. See MIMEAllowed.
+	MIMETypes []string
 }
 
 // Meta is a client's description of a file.

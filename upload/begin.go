@@ -22,7 +22,7 @@ const reserveStep = 64 << 20
 // A new session costs one synced commit. No file is made yet.
 //
 // Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError,
-// catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
+// *catalog.MIMEError, catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
 func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) (Upload, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -247,15 +247,15 @@ func (u *Service) checkNew(ctx context.Context, refuse error, n int64) error {
 
 // Reserving gives the hook of a session store. The hook runs inside each commit that creates a
 // session, or records into one of unknown length. It reserves quota for the bytes that the session
-// may bring, and refuses a key that has been finished.
+// may bring, and refuses a key that has been finished and a type that the capsule does not take.
 func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Session, after session.Session) error {
 	return func(tx catalog.Tx, before *session.Session, after session.Session) error {
 		n, err := decodeNote(after.Note)
 		if err != nil {
 			return fmt.Errorf("session %s: %w", after.ID, err)
 		}
-		if before == nil && after.Idem != "" {
-			if err := checkUnfinished(tx, n, after.Owner); err != nil {
+		if before == nil {
+			if err := checkBegin(tx, n, after); err != nil {
 				return err
 			}
 		}
@@ -265,11 +265,25 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 	}
 }
 
-// checkUnfinished gives errKeyFinished if the key has finished and the content is not damaged.
-func checkUnfinished(tx catalog.Tx, n note, owner string) error {
-	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
-	if err != nil || !done {
+// checkBegin gives errKeyFinished if the key has finished and the content is not damaged. Otherwise
+// it asks whether the capsule takes the type. A session that heals a memory needs no leave: that
+// type was taken once.
+func checkBegin(tx catalog.Tx, n note, s session.Session) error {
+	var m catalog.Memory
+	var deleted, done bool
+	var err error
+	if s.Idem != "" {
+		_, m, deleted, done, err = catalog.FinishedIdem(tx, n.Capsule, s.Owner, n.Idem)
+	}
+	if err != nil {
 		return err
+	}
+	if !done {
+		capsule, err := catalog.Capsules.Get(tx, catalog.Name(n.Capsule))
+		if err != nil {
+			return err
+		}
+		return catalog.CheckMIME(n.Meta.MIME, capsule.MIMETypes)
 	}
 	if deleted {
 		return errKeyFinished

@@ -22,8 +22,8 @@ import (
 
 const (
 	// format is the version of this package's rows and of the Pebble format below them. 2 has more
-	// tables than 1: lists of tokens.
-	format = 2
+	// tables than 1: lists of tokens. 3 has more members in the rows of capsules and sessions.
+	format = 3
 	// pebbleFormat belongs to format. A newer Pebble must not raise it by itself: an older program
 	// could not say why it refuses the folder then.
 	pebbleFormat = pebble.FormatValueSeparation
