@@ -180,7 +180,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 
 	config, err := c.UploadConfig(ctx)
 	w.check(err)
-	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 {
+	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 ||
+		config.SessionMaxAgeSeconds != 30*24*3600 {
 		t.Errorf("config %+v", config)
 	}
 	req := api.BeginRequest{

@@ -42,6 +42,8 @@ type UploadConfig struct {
 	MaxChunks         int64 `json:"max_chunks"`
 	MaxBytes          int64 `json:"max_bytes"`
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+	// SessionMaxAgeSeconds is how long a session lives at most, whatever is sent; absent: no bound.
+	SessionMaxAgeSeconds int64 `json:"session_max_age_seconds,omitzero"`
 }
 
 // Meta is what a client says of a file.

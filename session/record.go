@@ -151,7 +151,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			}
 			return after, err
 		}
-		c := t.v.change()
+		c := t.v.change(cur)
 		c.Length = length
 		if err := t.v.join(ctx, cur, add, &c); err != nil {
 			return cur, err

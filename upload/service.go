@@ -27,8 +27,9 @@ type Limits struct {
 	MaxChunks                             int64
 	// MaxBytes bounds one upload.
 	MaxBytes int64
-	// TTL is a session's sliding time to live.
-	TTL time.Duration
+	// TTL is a session's sliding time to live, and MaxAge its longest life (0: no bound). Both are
+	// told to clients; the engine's own Config decides.
+	TTL, MaxAge time.Duration
 	// MaxEnded bounds the sessions of one owner that are aborted or expire within endedFor, because
 	// the engine remembers each of them for so long.
 	MaxEnded int64
@@ -44,7 +45,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
-		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
+		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour, MaxAge: 720 * time.Hour,
 		MaxEnded: 20_000, BatchEntries: 1 << 18,
 	}
 }
