@@ -74,7 +74,7 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 		cfg.Buffers = noBuffers{}
 	}
 	if cfg.MaxAge != 0 && cfg.MaxAge < cfg.TTL {
-		return nil, fmt.Errorf("%w: a longest life of %s is below the time to live, %s", ErrInvalid, cfg.MaxAge, cfg.TTL)
+		return nil, fmt.Errorf("%w: a longest life of %s is below the TTL, %s", ErrInvalid, cfg.MaxAge, cfg.TTL)
 	}
 	st, err := store.Stats(ctx)
 	if err != nil {
