@@ -90,7 +90,8 @@ func commanding[In any](f func(*Server, *call, In) error) operation {
 }
 
 func maxJSONOf[In any]() int64 {
-	if reflect.TypeFor[In]() == reflect.TypeFor[FinishBatchRequest]() {
+	switch reflect.TypeFor[In]() {
+	case reflect.TypeFor[FinishBatchRequest](), reflect.TypeFor[PrecheckRequest]():
 		return maxBatchJSON
 	}
 	return maxJSON
@@ -151,6 +152,12 @@ func routes() []route {
 				accessCodes...,
 			),
 			about: "Makes a session, or answers the one that the same idem has.",
+		},
+		{
+			method: post, path: "/v1/uploads_precheck", longAnswer: true, auth: member, beginsNew: true,
+			operation: exchanging((*Server).precheck),
+			codes:     append([]Code{CodeTooLarge, CodeResourceExhausted, CodeStorageFull}, accessCodes...),
+			about:     "What a begin of each of up to 1,000 files would answer. It reserves nothing.",
 		},
 		{
 			method: put, path: "/v1/uploads_put_chunk/{session_id}/{chunk_idx}", auth: member, query: []param{replace},

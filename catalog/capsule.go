@@ -104,7 +104,7 @@ func checkCapsule(c *Capsule) (err error) {
 	case len(c.Owners) > maxRoles || len(c.Controllers) > maxRoles:
 		return &FieldError{
 			Field:   "owners and controllers",
-			Problem: fmt.Sprintf("may name %d principals each", maxRoles),
+			Problem: fmt.Sprintf("may name %d principals each", maxRoles), Limit: maxRoles,
 		}
 	case c.QuotaBytes < 0 || c.QuotaMemories < 0:
 		return &FieldError{Field: "quota", Problem: "must not be negative; 0 is no bound"}

@@ -86,7 +86,7 @@ func CleanMIMEPatterns(field string, patterns []string) ([]string, error) {
 	if len(patterns) > MostMIMETypes {
 		return nil, &FieldError{
 			Field:   field,
-			Problem: fmt.Sprintf("has %d patterns, and %d are allowed", len(patterns), MostMIMETypes),
+			Problem: fmt.Sprintf("has %d patterns, and %d are allowed", len(patterns), MostMIMETypes), Limit: MostMIMETypes,
 		}
 	}
 	var out []string

@@ -57,6 +57,9 @@ type Config struct {
 	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
+	// Bounds are those of the open sessions of one owner, as Reserving has them. Precheck tells of
+	// them.
+	Bounds catalog.Bounds
 	// CheckSpace gives an error while the disk of sessions and catalog has no space left. Then
 	// nothing is begun or put (blob.ErrNoSpace), and the remaining space serves to finish, abort
 	// and delete. It gives ErrAway if the stores are not in their place. It is called often.

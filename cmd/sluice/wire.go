@@ -67,7 +67,7 @@ func (c *serveCmd) wire(
 	}
 	s.uploads = upload.New(upload.Config{
 		Sessions: engine, Catalog: rows, Blobs: content, Clock: clock,
-		Limits: c.limits(b), CheckSpace: s.checkSpace, Log: log,
+		Limits: c.limits(b), Bounds: bounds, CheckSpace: s.checkSpace, Log: log,
 	})
 	stored := memories.New(memories.Config{
 		Catalog: rows, Content: content, Clock: clock, Running: engine.Running,
