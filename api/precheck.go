@@ -14,8 +14,8 @@ import (
 type PrecheckRequest struct {
 	CapsuleID string         `json:"capsule_id"`
 	Files     []PrecheckFile `json:"files" max:"1000"`
-	// EarlierFiles and EarlierBytes are what goes before these files, in a list that is asked about in
-	// parts. They count in the capsule's quota.
+	// EarlierFiles and EarlierBytes are what goes before these files, in a list that is asked about
+	// in parts. They count in the capsule's quota.
 	EarlierFiles int64 `json:"earlier_files,omitzero"`
 	EarlierBytes int64 `json:"earlier_bytes,omitzero"`
 }

@@ -107,7 +107,8 @@ func cleanPath(p string) (string, error) {
 	}
 	p = Comparable(p)
 	if len(p) > maxPath {
-		return "", &FieldError{Field: "meta.path", Problem: fmt.Sprintf("has more than %d bytes in NFC", maxPath), Limit: maxPath}
+		problem := fmt.Sprintf("has more than %d bytes in NFC", maxPath)
+		return "", &FieldError{Field: "meta.path", Problem: problem, Limit: maxPath}
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch part {

@@ -13,7 +13,8 @@ type Bounds struct {
 // Reserve takes the quota of a session from the bounds of its capsule and its owner: r.Bytes, or,
 // if less is left, at least `least`, which the session is known to bring. If the session has a
 // reservation already, Reserve takes only the difference. It gives back what is too much once
-// `least` is r.Bytes. Errors: *QuotaError, *CountError of ErrTooManySessions, ErrNotFound for the capsule.
+// `least` is r.Bytes. Errors: *QuotaError, *CountError of ErrTooManySessions, ErrNotFound for the
+// capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {

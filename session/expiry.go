@@ -12,10 +12,10 @@ import (
 
 // TickTTL lets the running time advance to now, or to where another Service of the Store has
 // brought it. It advances by Config.MaxStep at most, so that a clock that jumps expires nothing.
-// Then it ends the sessions whose time to live or longest life has passed, and removes what was kept
-// of ended sessions for longer than Config.Keep. A session with a running put is touched instead,
-// unless its longest life has passed. TickTTL returns the number of sessions that it expired. Its
-// cost is that of the sessions that it ends.
+// Then it ends the sessions whose time to live or longest life has passed, and removes what was
+// kept of ended sessions for longer than Config.Keep. A session with a running put is touched
+// instead, unless its longest life has passed. TickTTL returns the number of sessions that it
+// expired. Its cost is that of the sessions that it ends.
 //
 // Call it every Config.MaxStep or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {

@@ -141,9 +141,9 @@ type Session struct {
 	// Service computes it.
 	// The longest life is part of it: Ends is the earlier of the two.
 	Began, LastSeen, Ends time.Time
-	// Seen is the engine's running time, in ms, from which the time to live counts: that of the last
-	// touch of the session, or the last one with which the session ends by its longest life. See
-	// Service.TickTTL.
+	// Seen is the engine's running time, in ms, from which the time to live counts: that of the
+	// last touch of the session, or the last one with which the session ends by its longest life.
+	// See Service.TickTTL.
 	Seen int64
 	// Start is the running time, in ms, at the begin. It is 0 if the session was begun without a
 	// Config.MaxAge; the next change of a Service that has one then sets it, to the Seen of before.

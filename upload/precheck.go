@@ -91,8 +91,8 @@ func (u *Service) Precheck(ctx context.Context, c access.Caller, req PrecheckReq
 	return out, err
 }
 
-// freeForNew gives how many bytes the stores can take, or the error with which they, or the caller's
-// ended sessions, refuse all that is new.
+// freeForNew gives how many bytes the stores can take, or the error with which they, or the
+// caller's ended sessions, refuse all that is new.
 func (u *Service) freeForNew(ctx context.Context, c access.Caller) (int64, error) {
 	err := u.checkNew(ctx, nil, 0)
 	if err == nil {

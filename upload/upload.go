@@ -99,7 +99,8 @@ var (
 	ErrLengthMismatch = errors.New("total length mismatch")
 	// ErrIdem: the idempotency key was used for another request.
 	ErrIdem = errors.New("the idempotency key was used for another request")
-	// ErrTooLarge: a limit is exceeded: of the number of chunks, or of a whole upload. See *SizeError.
+	// ErrTooLarge: a limit is exceeded: of the number of chunks, or of a whole upload. See
+	// *SizeError.
 	ErrTooLarge = errors.New("too large")
 	// ErrTooManyEnded: too many sessions of the owner were aborted or have expired lately. None is
 	// begun for a while. See *catalog.CountError.
