@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,6 +175,37 @@ func TestARefusalSaysHowMuchIsLeft(t *testing.T) {
 				if !strings.Contains(e.Detail, says) {
 					t.Errorf("%q does not say %q", e.Detail, says)
 				}
+			}
+		})
+	}
+}
+
+// The texts and lists beside those of an upload have bounds too.
+func TestTextsAndRolesHaveBounds(t *testing.T) {
+	w, ctx := newWorld(t, nil), t.Context()
+	long := strings.Repeat("n", 256)
+	roles := make([]string, 101)
+	for name, c := range map[string]struct {
+		err   error
+		limit int64
+	}{
+		"a capsule's name":     {second(w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{Name: long})), 255},
+		"a principal's name":   {second(w.client.CreatePrincipal(ctx, long, false)), 255},
+		"a token's name":       {second(w.client.CreateToken(ctx, api.CreateTokenRequest{Name: long})), 255},
+		"owners":               {second(w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{Owners: roles})), 100},
+		"controllers":          {second(w.client.CreateCapsule(ctx, api.CreateCapsuleRequest{Controllers: roles})), 100},
+		"a key":                {second(w.client.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a"}, Idem: long})), 255},
+		"a path":               {second(w.client.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Path: strings.Repeat("p", 1025)}})), 1024},
+		"a tag":                {second(w.client.Begin(ctx, api.BeginRequest{CapsuleID: "default", Meta: api.Meta{Name: "a", Tags: []string{long + "n"}}})), 256},
+		"patterns of MIME":     {second(w.client.UpdateCapsule(ctx, api.UpdateCapsuleRequest{CapsuleID: "default", MIMETypes: &roles})), 100},
+		"files of a precheck":  {second(w.client.Precheck(ctx, api.PrecheckRequest{CapsuleID: "default", Files: make([]api.PrecheckFile, 1001)})), 1000},
+		"sessions of a batch":  {second(w.client.FinishBatch(ctx, make([]api.FinishRequest, 1001))), 1000},
+		"checksums of a batch": {second(w.client.Finish(ctx, api.FinishRequest{ChunkCRC32C: slices.Repeat([]string{"00000000"}, 16385)})), 16384},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := w.in(t).codeIs(c.err, api.CodeInvalidArgument)
+			if valueOf(e.Limit) != c.limit || !strings.Contains(e.Detail, fmt.Sprint(c.limit)) {
+				t.Errorf("limit %d: %s", valueOf(e.Limit), e.Detail)
 			}
 		})
 	}

@@ -84,7 +84,8 @@ func TestWhatASniffedTypeVetoes(t *testing.T) {
 		{"a raw image of another top level", tiff, "application/x-raw", []string{"application/x-raw"}, ""},
 		{"a program as an image", exe, "image/png", []string{"image/*"}, "application/vnd.microsoft.portable-executable"},
 		{
-			"a program as an image that sniffing does not know", exe, "image/x-foo", []string{"image/*"},
+			"a program as an image that sniffing does not know", exe, "image/x-foo",
+			[]string{"image/*"},
 			"application/vnd.microsoft.portable-executable",
 		},
 		{"a program under another name", exe, "application/x-msdownload", []string{"application/x-msdownload"}, ""},

@@ -33,8 +33,9 @@ type putCmd struct {
 func (*putCmd) Help() string {
 	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the " +
 		"data folder of a server, and half of a get. A link that is named here is followed.\n\n" +
-		"With --dry-run the exit status is 1 if anything would be refused. A file is there already if the capsule " +
-		"has its content; put sends it all the same, under its own name, unless it is the very file that was put before."
+		"With --dry-run the exit status is 1 if anything would be refused. A file is there already if the " +
+		"capsule has its content; put sends it all the same, under its own name, unless it is the very file that " +
+		"was put before."
 }
 
 // Run stores files. One bad file of many does not keep the others from being stored.
