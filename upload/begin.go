@@ -269,23 +269,24 @@ func Reserving(bounds catalog.Bounds) func(tx catalog.Tx, before *session.Sessio
 // it asks whether the capsule takes the type. A session that heals a memory needs no leave: that
 // type was taken once.
 func checkBegin(tx catalog.Tx, n note, s session.Session) error {
-	var m catalog.Memory
-	var deleted, done bool
-	var err error
+	var (
+		m             catalog.Memory
+		deleted, done bool
+		err           error
+	)
 	if s.Idem != "" {
 		_, m, deleted, done, err = catalog.FinishedIdem(tx, n.Capsule, s.Owner, n.Idem)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !done {
+	case !done:
 		capsule, err := catalog.Capsules.Get(tx, catalog.Name(n.Capsule))
 		if err != nil {
 			return err
 		}
 		return catalog.CheckMIME(n.Meta.MIME, capsule.MIMETypes)
-	}
-	if deleted {
+	case deleted:
 		return errKeyFinished
 	}
 	damaged, err := catalog.Damaged(tx, m)
