@@ -274,7 +274,7 @@ func (u *Service) publish(
 			Memory: draft, Content: content, IdemKey: n.Idem, Fingerprint: n.Fingerprint, Keyed: true, At: at,
 		})
 		if err == nil && m.ID == draft.ID {
-			err = takes(capsule, sniffed, n.Meta.MIME)
+			err = takes(sniffed, n.Meta.MIME, capsule.MIMETypes)
 		}
 		return err
 	}

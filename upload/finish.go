@@ -373,7 +373,7 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 					IdemKey: v.n.Idem, Fingerprint: v.n.Fingerprint, Keyed: v.keyed, At: at,
 				})
 				if err == nil && m.ID == v.draft.ID {
-					err = takes(capsule, v.sniffed, v.n.Meta.MIME)
+					err = takes(v.sniffed, v.n.Meta.MIME, capsule.MIMETypes)
 				}
 				if err != nil {
 					return &session.EndError{ID: v.s.ID, Err: keyTaken(err)}

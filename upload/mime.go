@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/gabriel-vasile/mimetype"
@@ -153,17 +154,15 @@ func topLevel(name string) string {
 // errUnsniffed: the capsule has a list of types, and the content has not been sniffed yet.
 var errUnsniffed = errors.New("the content has not been sniffed")
 
-// takes decides, in the transaction that publishes a content of the capsule, whether the capsule
-// takes it. It gives errUnsniffed if that depends on the content's first bytes. Whether the capsule
-// takes the declared type is catalog.Publish's to say.
-func takes(capsule catalog.Capsule, s Sniffed, declared string) error {
-	switch {
-	case len(capsule.MIMETypes) == 0:
-		return nil
-	case s.m == nil:
+// takes decides, in the transaction that publishes a content, whether the content's first bytes
+// contradict a list of patterns. It gives errUnsniffed if that depends on them, and they were not
+// looked at. Whether the capsule takes the declared type is catalog.Publish's to say.
+func takes(s Sniffed, declared string, lists ...[]string) error {
+	bounds := func(patterns []string) bool { return len(patterns) > 0 }
+	if s.m == nil && slices.ContainsFunc(lists, bounds) {
 		return errUnsniffed
 	}
-	return s.Veto(declared, capsule.MIMETypes)
+	return s.Veto(declared, lists...)
 }
 
 // sniff sniffs the contents of sessions that are verified, if their capsule has a list of types.

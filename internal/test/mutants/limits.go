@@ -18,13 +18,13 @@ func ofLimits() []mutant {
 		},
 		{
 			name: "a-sniffed-type-is-not-asked-for-in-the-commit", promise: 15, file: "upload/mime.go",
-			old:   "		return errUnsniffed\n	}\n	return s",
-			new:   "		return nil\n	}\n	return s",
+			old:   "		return errUnsniffed\n	}\n",
+			new:   "		return nil\n	}\n",
 			tests: []string{"upload.TestTheTypesAreAskedForInTheCommit"},
 		},
 		{
 			name: "a-sniffed-type-does-not-veto", promise: 17, file: "upload/finish.go",
-			old:   "					err = takes(capsule, v.sniffed, v.n.Meta.MIME)\n",
+			old:   "					err = takes(v.sniffed, v.n.Meta.MIME, capsule.MIMETypes)\n",
 			new:   "					_ = capsule\n",
 			tests: []string{"upload.TestASniffedTypeVetoes", "api.TestACapsuleWithTypes"},
 		},
