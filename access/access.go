@@ -66,10 +66,10 @@ func FromContext(ctx context.Context) (c Caller, ok bool) {
 type Action uint8
 
 // The actions, and the callers that may do them. Read and Write, Upload and Look (at one's own
-// uploads): subject, owner or controller. Delete (memories) and Manage (name): owner or controller.
-// Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an admin.
-// Quota: an admin. A token that is read-only may Read, Look and Inspect. An upload ticket may
-// Upload and Look, and a read link may Read. docs/access.md has the table for people.
+// uploads): subject, owner or controller. Delete (memories) and Manage (name, MIME types): owner or
+// controller. Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an
+// admin. Quota: an admin. A token that is read-only may Read, Look and Inspect. An upload ticket
+// may Upload and Look, and a read link may Read. docs/access.md has the table for people.
 const (
 	Read Action = iota + 1
 	Write

@@ -34,6 +34,9 @@ func (s *Service) CreateGrant(
 	if req.TTL < time.Second || req.TTL > catalog.MaxGrantTTL {
 		return g, "", ErrGrantTTL
 	}
+	if req.MIME, err = catalog.CleanMIMEPatterns("mime_types", req.MIME); err != nil {
+		return g, "", err
+	}
 	if secret, err = newSecret(s.rand); err != nil {
 		return g, "", err
 	}

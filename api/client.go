@@ -73,6 +73,16 @@ func (c *Client) Begin(ctx context.Context, req BeginRequest) (out Session, err 
 	return out, c.post(ctx, "/v1/uploads_begin", req, &out)
 }
 
+// Precheck says what a Begin of each file would answer, in their order. Nothing is reserved.
+func (c *Client) Precheck(ctx context.Context, req PrecheckRequest) ([]PrecheckResult, error) {
+	var out PrecheckResponse
+	err := c.post(ctx, "/v1/uploads_precheck", req, &out)
+	if err == nil && len(out.Files) != len(req.Files) {
+		err = errPrechecked(len(out.Files), len(req.Files))
+	}
+	return out.Files, err
+}
+
 // PutChunk stores chunk idx: n bytes of body, or all to its end if n is -1. A nil error is the
 // server's durable promise.
 func (c *Client) PutChunk(

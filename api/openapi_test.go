@@ -122,6 +122,7 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 		"FinishRequest.properties.chunk_crc32c.maxItems":                                "16384",
 		"FinishRequest.properties.chunk_crc32c.items.pattern":                           "^[0-9a-fA-F]{8}$",
 		"FinishBatchRequest.properties.finishes.maxItems":                               "1000",
+		"PrecheckRequest.properties.files.maxItems":                                     "1000",
 		"FinishBatchRequest.properties.finishes.items.properties.chunk_crc32c.maxItems": "16384",
 	} {
 		at := any(nil)
@@ -180,7 +181,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 
 	config, err := c.UploadConfig(ctx)
 	w.check(err)
-	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 {
+	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 ||
+		config.SessionMaxAgeSeconds != 30*24*3600 {
 		t.Errorf("config %+v", config)
 	}
 	req := api.BeginRequest{
@@ -230,6 +232,14 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	}
 	if again, err := c.Begin(ctx, req); err != nil || again.State != "finished" || again.MemoryID != m.MemoryID {
 		t.Errorf("begun again: %+v %v", again, err)
+	}
+	checked, err := c.Precheck(ctx, api.PrecheckRequest{CapsuleID: "default", Files: []api.PrecheckFile{
+		{Name: "new", Bytes: 1}, {Name: "there", Bytes: size, SHA256: hexSum(b)}, {Name: "", Bytes: 1},
+	}})
+	w.check(err)
+	if !checked[0].OK || checked[0].MemoryID != "" || checked[1].MemoryID != m.MemoryID ||
+		checked[2].OK || checked[2].Code != api.CodeInvalidArgument || checked[2].Status != 400 {
+		t.Errorf("prechecked: %+v", checked)
 	}
 	second := w.filled(b)
 	batch, err := c.FinishBatch(ctx, []api.FinishRequest{finishOf(second.SessionID, b)})

@@ -42,6 +42,8 @@ type UploadConfig struct {
 	MaxChunks         int64 `json:"max_chunks"`
 	MaxBytes          int64 `json:"max_bytes"`
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+	// SessionMaxAgeSeconds is how long a session lives at most, whatever is sent; absent: no bound.
+	SessionMaxAgeSeconds int64 `json:"session_max_age_seconds,omitzero"`
 	// Ticket is there if the caller has an upload ticket. MaxBytes is then that of the ticket.
 	Ticket *TicketLimits `json:"ticket,omitzero"`
 }
@@ -195,6 +197,8 @@ type CreateCapsuleRequest struct {
 	Subject     string   `json:"subject,omitzero"`
 	Owners      []string `json:"owners,omitzero" max:"100"`
 	Controllers []string `json:"controllers,omitzero" max:"100"`
+	// MIMETypes are the types that contents may have, as type/subtype or type/*; none: all.
+	MIMETypes []string `json:"mime_types,omitzero" max:"100"`
 }
 
 // UpdateCapsuleRequest changes what is not nil. The quotas are an admin's to change; 0 is no bound.
@@ -206,6 +210,7 @@ type UpdateCapsuleRequest struct {
 	Controllers   *[]string `json:"controllers,omitzero" max:"100"`
 	QuotaBytes    *int64    `json:"quota_bytes,omitzero"`
 	QuotaMemories *int64    `json:"quota_memories,omitzero"`
+	MIMETypes     *[]string `json:"mime_types,omitzero" max:"100"`
 }
 
 // DeleteCapsuleRequest names the capsule to delete; it must be empty.
@@ -230,6 +235,8 @@ type Capsule struct {
 	ReservedBytes int64 `json:"reserved_bytes"`
 	QuotaBytes    int64 `json:"quota_bytes,omitzero"`
 	QuotaMemories int64 `json:"quota_memories,omitzero"`
+	// MIMETypes are the types that contents may have, as type/subtype or type/*; absent: all.
+	MIMETypes []string `json:"mime_types,omitzero"`
 }
 
 // CapsuleList is a page of capsules.

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -182,7 +181,10 @@ func CheckNewToken(r Reader, t Token) error {
 			return err
 		}
 		if n++; n >= MostTokens {
-			return fmt.Errorf("%w: the principal has %d; revoke some", ErrTooManyTokens, n)
+			return &CountError{
+				Err: ErrTooManyTokens, Of: "the principal", Things: "tokens", Limit: MostTokens, Used: int64(n),
+				Remedy: "revoke some",
+			}
 		}
 	}
 	return nil

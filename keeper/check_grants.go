@@ -26,7 +26,9 @@ func (exp *expected) checkGrants() {
 			}
 			if !listed {
 				exp.check.wrong(KindIndex, "grant %s of %s is not in the lists of grants", g.ID, g.Maker).
-					mend(exp.check, "it is listed again", func(tx catalog.Tx) error { return catalog.IndexGrant(tx, g) })
+					mend(exp.check, "it is listed again", func(tx catalog.Tx) error {
+						return catalog.IndexGrant(tx, g)
+					})
 			}
 			if !exp.dues.grants[g.ID] && !exp.check.unreadable {
 				exp.check.wrong(KindDue, "grant %s of %s has an end, and nothing will remove it", g.ID, g.Maker).

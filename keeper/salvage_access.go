@@ -196,7 +196,7 @@ func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 	if !old {
 		c = catalog.Capsule{ID: id, Name: id, Created: s.now.Now}
 		f.Kind, f.Text = KindLost, fmt.Sprintf(
-			"capsule %s: its record, with its name, its quotas and who has which role in it", id)
+			"capsule %s: its record, with its name, its quotas, its types and who has which role in it", id)
 	}
 	for _, p := range confirmed {
 		if err := s.ensurePrincipal(rows, p, "a role in capsule "+id); err != nil {

@@ -26,6 +26,7 @@ type serveCmd struct {
 	Data            string        `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; it is made if it is not there (${default})."`
 	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" empty:"" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; '': nowhere (${default})."`
 	SessionTTL      time.Duration `name:"session-ttl" default:"168h" env:"SLUICE_SESSION_TTL" help:"How long an upload may rest before it is thrown away."`
+	SessionMaxAge   time.Duration `name:"session-max-age" default:"720h" env:"SLUICE_SESSION_MAX_AGE" help:"How long an upload may take before it is thrown away, even if it goes on."`
 	MaxOpenSessions int64         `default:"1000" env:"SLUICE_MAX_OPEN_SESSIONS" placeholder:"N" help:"Open uploads per principal (${default})."`
 	MaxBytes        int64         `default:"1099511627776" env:"SLUICE_MAX_BYTES" placeholder:"BYTES" help:"The largest upload (${default})."`
 	TrashDays       int           `default:"7" env:"SLUICE_TRASH_DAYS" placeholder:"DAYS" help:"How long deleted memories can be restored; 0: not at all (${default})."`
@@ -42,6 +43,10 @@ func (c *serveCmd) Run(e *env) error {
 	switch {
 	case c.SessionTTL < time.Second:
 		return usageError(fmt.Sprintf("--session-ttl must be a second at least, and not %s", c.SessionTTL))
+	case c.SessionMaxAge < c.SessionTTL:
+		return usageError(fmt.Sprintf(
+			"--session-max-age must be --session-ttl (%s) at least, and not %s", c.SessionTTL, c.SessionMaxAge,
+		))
 	case c.MaxOpenSessions < 1 || c.MaxBytes < 1:
 		return usageError("--max-open-sessions and --max-bytes must be 1 at least")
 	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:

@@ -60,7 +60,7 @@ func (c *serveCmd) wire(
 	}
 	clock, sessions, rows, content := system.Clock{}, s.meta.Sessions(), s.meta.Catalog(), s.blobs
 	engine, err := session.New(ctx, sessions, upload.EngineConfig(session.Config{
-		TTL: c.SessionTTL, MinEntry: 4 << 10, States: b.States,
+		TTL: c.SessionTTL, MaxAge: c.SessionMaxAge, MinEntry: 4 << 10, States: b.States,
 		MaxLarge: b.LargeBuffers, Buffers: content.Buffers(), Clock: clock,
 	}))
 	if err != nil {
@@ -68,7 +68,7 @@ func (c *serveCmd) wire(
 	}
 	s.uploads = upload.New(upload.Config{
 		Sessions: engine, Catalog: rows, Blobs: content, Clock: clock,
-		Limits: c.limits(b), CheckSpace: s.checkSpace, Log: log,
+		Limits: c.limits(b), Bounds: bounds, CheckSpace: s.checkSpace, Log: log,
 	})
 	stored := memories.New(memories.Config{
 		Catalog: rows, Content: content, Clock: clock, Running: engine.Running,
@@ -101,7 +101,7 @@ func (c *serveCmd) durability() durable.Durability {
 // limits are those of uploads.
 func (c *serveCmd) limits(b budget.Budget) upload.Limits {
 	l := upload.DefaultLimits()
-	l.MaxBytes, l.TTL = c.MaxBytes, c.SessionTTL
+	l.MaxBytes, l.TTL, l.MaxAge = c.MaxBytes, c.SessionTTL, c.SessionMaxAge
 	l.FinishEntries, l.BatchEntries = b.FinishEntries, b.BatchEntries
 	return l
 }

@@ -10,7 +10,7 @@ import (
 // format: they are never given another meaning. Times are Unix milliseconds in UTC. A zero time and
 // an empty list are absent.
 var codecs = map[catalog.TableID]codec{
-	catalog.CapsuleTable:     codecOf("capsules", storeCapsule, loadCapsule),
+	catalog.CapsuleTable:     codecOfVersion(2, "capsules", storeCapsule, loadCapsule),
 	catalog.RoleTable:        codecOf("roles", storeRole, loadRole),
 	catalog.MemoryTable:      codecOf("memories", storeMemory, loadMemory),
 	catalog.OrderTable:       codecOf("order", storeID, loadID),
@@ -68,12 +68,13 @@ type capsuleRow struct {
 	QuotaBytes    int64    `cbor:"12,keyasint,omitempty"`
 	QuotaMemories int64    `cbor:"13,keyasint,omitempty"`
 	Seq           uint64   `cbor:"14,keyasint,omitempty"`
+	MIMETypes     []string `cbor:"15,keyasint,omitempty"` // since version 2
 }
 
 func storeCapsule(c catalog.Capsule) capsuleRow {
 	return capsuleRow{
 		c.ID, c.Name, c.Subject, c.Owners, c.Controllers, storeTime(c.Created), c.Memories, c.Bytes, c.Trashed,
-		c.Sessions, c.Reserved, c.QuotaBytes, c.QuotaMemories, c.Seq,
+		c.Sessions, c.Reserved, c.QuotaBytes, c.QuotaMemories, c.Seq, c.MIMETypes,
 	}
 }
 
@@ -82,7 +83,7 @@ func loadCapsule(r capsuleRow) catalog.Capsule {
 		ID: r.ID, Name: r.Name, Subject: r.Subject,
 		Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
 		Memories: r.Memories, Bytes: r.Bytes, Trashed: r.Trashed, Sessions: r.Sessions, Reserved: r.Reserved,
-		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq,
+		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq, MIMETypes: r.MIMETypes,
 	}
 }
 
