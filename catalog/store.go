@@ -82,6 +82,8 @@ const (
 	DueTable
 	TokenIDTable
 	PrincipalTokenTable
+
+	IdentityTable TableID = 30
 )
 
 // Key is a row's key. The order of the encoded keys is the table's order.
@@ -90,7 +92,7 @@ type Key interface{ AppendKey(dst []byte) []byte }
 // Table is the typed view of one table. The zero value is unusable: use the variables below.
 type Table[K Key, V any] struct{ ID TableID }
 
-// The tables. Order, Digests, Roles, TokenIDs and PrincipalTokens are indexes.
+// The tables. Order, Digests, Roles, TokenIDs, PrincipalTokens and Identities are indexes.
 var (
 	Capsules     = Table[Name, Capsule]{CapsuleTable}
 	Roles        = Table[RoleKey, RoleKey]{RoleTable}
@@ -111,6 +113,7 @@ var (
 	TokenIDs     = Table[Name, TokenRef]{TokenIDTable}
 
 	PrincipalTokens = Table[PrincipalTokenKey, TokenRef]{PrincipalTokenTable}
+	Identities      = Table[Identity, IdentityRef]{IdentityTable}
 )
 
 // Get gives the row, or ErrNotFound.

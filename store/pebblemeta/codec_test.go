@@ -199,6 +199,7 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 		catalog.HashCheckpoint{},
 		catalog.Due{},
 		catalog.TokenRef{},
+		catalog.IdentityRef{},
 	} {
 		if _, err := encodeCatalog(table, row); err == nil {
 			return reflect.TypeOf(row)
