@@ -1,9 +1,13 @@
-// Package access decides who may do what. It owns principals and tokens (rows of the catalog) and
-// the one decision point, [Allow]. Every front end asks Allow, once more inside the transaction
-// that commits. It owns no HTTP: a front end passes the bearer's secret to it.
+// Package access decides who may do what. It owns principals and tokens (rows of the catalog), the
+// trust in an [Issuer] of other tokens, and the one decision point, [Allow]. Every front end asks
+// Allow, once more inside the transaction that commits. It owns no HTTP: a front end passes the
+// bearer's secret to it.
 package access
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // The refusals. A caller that may not know that a thing exists gets catalog.ErrNotFound instead of
 // ErrForbidden.
@@ -23,6 +27,10 @@ type Caller struct {
 	Admin bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
+	// External: the token is one of an issuer. Token is not set then. Expires is when that token
+	// ends, and AdminByToken the admin right that it gives until then.
+	External, AdminByToken bool
+	Expires                time.Time
 }
 
 // Action is an operation of a caller on a capsule.

@@ -80,8 +80,11 @@ func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
 }
 
 // reauthenticate gives ErrUnauthenticated unless the caller's token and principal are still valid.
-// admin says whether the principal is an admin.
+// admin says whether the principal is an admin, or its token makes it one.
 func reauthenticate(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
+	if c.External {
+		return reauthenticateExternal(r, c, now)
+	}
 	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
 	if errors.Is(err, catalog.ErrNotFound) {
 		return false, ErrUnauthenticated

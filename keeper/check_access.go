@@ -7,8 +7,8 @@ import (
 	"sluice/catalog"
 )
 
-// checkAccess reads the rows that decide who may come in, and compares the tokens and identities with
-// their lists.
+// checkAccess reads the rows that decide who may come in, and compares the tokens and identities
+// with their lists.
 func (exp *expected) checkAccess() {
 	there, principals := map[string]bool{}, []catalog.Principal(nil)
 	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) },

@@ -276,7 +276,8 @@ func TestIdentitiesAreBroughtOut(t *testing.T) {
 	r.reconcile()
 	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
 		for _, id := range []string{"sure", "listed", "both"} {
-			if p, ok, err := catalog.FindPrincipal(rows, of(id)); err != nil || !ok || p.ID != id || p.Identity != of(id) {
+			p, ok, err := catalog.FindPrincipal(rows, of(id))
+			if err != nil || !ok || p.ID != id || p.Identity != of(id) {
 				t.Errorf("%s: %+v, %v, %v", id, p, ok, err)
 			}
 		}

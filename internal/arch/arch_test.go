@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"blob":                    {"session", "catalog"},
 	"blob/blobtest":           {"blob", "session", "catalog"},
 	"access":                  {"catalog", "internal/system"},
+	"access/oidc":             {"access", "catalog"},
 	"upload":                  {"blob", "session", "catalog", "access", "internal/panics", "internal/system"},
 	"memories":                {"blob", "catalog", "access", "internal/system"},
 	"keeper":                  {"blob", "session", "catalog", "upload", "internal/panics"},
@@ -59,6 +60,7 @@ var arrows = map[string][]string{
 	"internal/concurrency":    {},
 	"internal/panics":         {},
 	"internal/pebblelog":      {},
+	"internal/test/issuer":    {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},
 	"internal/test/world":     nil, // wires everything, as cmd/sluice does
