@@ -336,6 +336,11 @@ func routes() []route {
 			operation: exchanging((*Server).sessionsCleanup), about: "Ends what is past its time to live, now.",
 		},
 
+		{
+			method: get, path: ResourcePath, codes: []Code{CodeNotFound},
+			operation: answering((*Server).protectedResource),
+			about:     "At which issuer callers sign in (RFC 9728); 404 if there is none.",
+		},
 		{method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up."},
 		{
 			method: get, path: "/readyz", operation: answering((*Server).readyz),

@@ -36,7 +36,7 @@ func (t *throttle) allow(now time.Time) (suppressed int64, ok bool) {
 }
 
 // throttles has one throttle for each kind of refusal.
-type throttles struct{ busy, conns, other throttle }
+type throttles struct{ busy, conns, tokens, other throttle }
 
 // forError returns the throttle of an error.
 func (t *throttles) forError(err error) *throttle {
@@ -45,6 +45,8 @@ func (t *throttles) forError(err error) *throttle {
 		return &t.busy
 	case errors.Is(err, errTooManyConns):
 		return &t.conns
+	case isTokenTrouble(err):
+		return &t.tokens
 	}
 	return &t.other
 }

@@ -244,6 +244,9 @@ type Principal struct {
 	CreatedAt       Time   `json:"created_at"`
 	MaxOpenSessions int64  `json:"max_open_sessions,omitzero"`
 	QuotaBytes      int64  `json:"quota_bytes,omitzero"` // of its open sessions together
+	// Issuer and Subject say who signs in as it with tokens of an issuer; absent: nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 }
 
 // PrincipalList is a page of principals, the oldest first.
@@ -318,10 +321,14 @@ type WhoAmI struct {
 	PrincipalID string `json:"principal_id"`
 	Name        string `json:"name"`
 	Admin       bool   `json:"admin"`
-	TokenID     string `json:"token_id"`
+	TokenID     string `json:"token_id,omitzero"` // absent: the token is one of the issuer
 	TokenName   string `json:"token_name,omitzero"`
 	ReadOnly    bool   `json:"read_only"`
 	ExpiresAt   Time   `json:"expires_at,omitzero"` // absent: the token has no end
+	// Issuer and Subject say who signs in as the principal with tokens of an issuer; absent:
+	// nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 	// MaxOpenSessions bounds the open sessions, and QuotaBytes their bytes together; absent: no
 	// bound.
 	MaxOpenSessions int64 `json:"max_open_sessions,omitzero"`
