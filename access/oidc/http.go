@@ -52,7 +52,7 @@ func NewHTTPClient(transport http.RoundTripper) *http.Client {
 		transport = t
 	}
 	return &http.Client{
-		Transport: bounded{transport}, Timeout: requestTimeout,
+		Transport: bounded{transport},
 		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
 			if len(via) > 3 {
 				return errors.New("it redirects again and again")
@@ -62,7 +62,8 @@ func NewHTTPClient(transport http.RoundTripper) *http.Client {
 	}
 }
 
-// bounded bounds the answers of a transport, and where its requests go.
+// bounded bounds the answers of a transport, their time, and where its requests go. The time ends
+// with the body's last byte too: oauth2 closes not all bodies.
 type bounded struct{ http.RoundTripper }
 
 func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -71,16 +72,20 @@ func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := CheckURL(at.String()); err != nil {
 		return nil, err
 	}
-	resp, err := b.RoundTripper.RoundTrip(req)
-	if err == nil {
-		resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+	ctx, cancel := context.WithTimeout(req.Context(), requestTimeout)
+	resp, err := b.RoundTripper.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel()
+		return nil, err
 	}
-	return resp, err
+	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer, end: cancel}
+	return resp, nil
 }
 
 type boundedBody struct {
 	io.ReadCloser
 	left int
+	end  context.CancelFunc
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
@@ -88,8 +93,15 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("the answer has more than %d bytes", maxAnswer)
 	}
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
+	if b.left -= n; err != nil {
+		b.end()
+	}
 	return n, err
+}
+
+func (b *boundedBody) Close() error {
+	b.end()
+	return b.ReadCloser.Close()
 }
 
 // get gives the body of a good answer.

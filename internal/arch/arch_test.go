@@ -46,6 +46,7 @@ var arrows = map[string][]string{
 	"store/folder":            {"internal/durable", "internal/system"},
 	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable", "internal/pebblelog"},
 	"api":                     {"blob", "session", "catalog", "access", "upload", "memories", "internal/httpwire", "internal/system"},
+	"signin":                  {"access/oidc", "internal/durable"},
 	"sender":                  {"api", "internal/backoff", "internal/concurrency", "internal/system"},
 	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency", "internal/system"},
 	"internal/budget":         {},
