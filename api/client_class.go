@@ -87,8 +87,8 @@ func ClassOf(err error) Class {
 	switch {
 	case errors.As(err, &token) && !errors.Is(err, ErrTokenEnded) && !errors.Is(err, context.Canceled):
 		return Later
-	case errors.Is(err, ErrTokenEnded), errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert),
-		errors.As(err, &address):
+	case errors.Is(err, ErrTokenEnded), errors.Is(err, context.Canceled), errors.As(err, &scheme),
+		errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &address):
 		return Permanent
 	case errors.As(err, &op) && op.Op == "dial":
 		return Later // no server is there: shorter requests don't help

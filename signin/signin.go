@@ -20,6 +20,13 @@ import (
 	"sluice/access/oidc"
 )
 
+// Service signs in, renews and signs out. It is safe for concurrent use.
+type Service struct {
+	Store  Store
+	Client *http.Client // one of oidc.NewHTTPClient
+	Now    func() time.Time
+}
+
 // Request says where to sign in, and as which client.
 type Request struct {
 	Server, Issuer, Audience, ClientID string
@@ -43,23 +50,23 @@ var (
 	ErrEnded = errors.New("the login has ended at the issuer")
 )
 
-// Run signs in. ask is called once, with what the user has to do. Then Run waits until that is
-// done, and gives the login, which is not kept yet.
-func Run(ctx context.Context, client *http.Client, req Request, ask func(Prompt)) (Login, error) {
+// SignIn signs in. ask is called once, with what the user has to do. Then SignIn waits until that
+// is done, and gives the login, which is not kept yet.
+func (s *Service) SignIn(ctx context.Context, req Request, ask func(Prompt)) (Login, error) {
 	l := Login{Server: req.Server, Issuer: req.Issuer, ClientID: req.ClientID, Audience: req.Audience}
 	if err := oidc.CheckURL(req.Issuer); err != nil {
 		return l, fmt.Errorf("the server's issuer: %w", err)
 	}
-	config, err := configOf(ctx, client, l)
+	config, err := s.config(ctx, l)
 	if err != nil {
 		return l, err
 	}
 	if config.Endpoint.DeviceAuthURL == "" {
-		return l, fmt.Errorf("the issuer %s has no device flow (RFC 8628): get a token from it another way, or from an "+
-			"admin of the server", req.Issuer)
+		return l, fmt.Errorf("the issuer %s has no device flow (RFC 8628): get a token from it another way, or "+
+			"from an admin of the server", req.Issuer)
 	}
 	config.Scopes = req.Scopes
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, client)
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, s.Client)
 	// Some issuers make a token for an audience only if they are asked.
 	device, err := config.DeviceAuth(ctx, oauth2.SetAuthURLParam("audience", req.Audience))
 	if err != nil {
@@ -69,23 +76,25 @@ func Run(ctx context.Context, client *http.Client, req Request, ask func(Prompt)
 		return l, fmt.Errorf("the issuer names no address to open: %.100q", device.VerificationURI)
 	}
 	ask(Prompt{device.VerificationURI, device.UserCode, device.VerificationURIComplete, device.Expiry})
-	token, err := poll(ctx, config, device)
+	token, err := s.poll(ctx, config, device)
 	if err != nil {
 		return l, err
 	}
-	return l, l.take(token)
+	return l, l.take(token, s.Now())
 }
 
-// configOf asks the issuer where it has what.
-func configOf(ctx context.Context, client *http.Client, l Login) (oauth2.Config, error) {
-	at, err := oidc.Discover(ctx, client, l.Issuer)
+// config asks the issuer where it has what.
+func (s *Service) config(ctx context.Context, l Login) (oauth2.Config, error) {
+	at, err := oidc.Discover(ctx, s.Client, l.Issuer)
 	return oauth2.Config{ClientID: l.ClientID, Endpoint: oauth2.Endpoint{
 		TokenURL: at.Token, DeviceAuthURL: at.Device, AuthStyle: oauth2.AuthStyleInParams,
 	}}, err
 }
 
 // poll waits for the user. A request that fails on the way is no end: the next one may get through.
-func poll(ctx context.Context, config oauth2.Config, device *oauth2.DeviceAuthResponse) (*oauth2.Token, error) {
+func (s *Service) poll(
+	ctx context.Context, config oauth2.Config, device *oauth2.DeviceAuthResponse,
+) (*oauth2.Token, error) {
 	for {
 		token, err := config.DeviceAccessToken(ctx, device)
 		var refused *oauth2.RetrieveError
@@ -94,7 +103,7 @@ func poll(ctx context.Context, config oauth2.Config, device *oauth2.DeviceAuthRe
 			return token, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case !device.Expiry.IsZero() && !time.Now().Before(device.Expiry):
+		case !device.Expiry.IsZero() && !s.Now().Before(device.Expiry):
 			return nil, ErrExpired
 		case errors.As(err, &refused) && refused.Response.StatusCode < http.StatusInternalServerError:
 			return nil, explain(err)
@@ -124,14 +133,14 @@ func explain(err error) error {
 
 // take takes the token that is for the server's audience out of the issuer's answer: the access
 // token, or else the ID token.
-func (l *Login) take(token *oauth2.Token) error {
+func (l *Login) take(token *oauth2.Token, now time.Time) error {
 	id, _ := token.Extra("id_token").(string)
 	for _, raw := range []string{token.AccessToken, id} {
 		audiences, end := peek(raw)
 		if !slices.Contains(audiences, l.Audience) || end.IsZero() {
 			continue
 		}
-		l.Token, l.Made, l.Expires = raw, time.Now(), end
+		l.Token, l.Made, l.Expires = raw, now, end
 		if token.RefreshToken != "" { // else the one before goes on
 			l.Refresh = token.RefreshToken
 		}
@@ -171,13 +180,13 @@ func peek(raw string) (audiences []string, end time.Time) {
 	return audiences, time.Unix(int64(claims.Exp), 0)
 }
 
-// Revoke tells the issuer that a login has ended (RFC 7009). It does nothing if the issuer has no
+// revoke tells the issuer that a login has ended (RFC 7009). It does nothing if the issuer has no
 // place for that, or the login nothing to revoke.
-func Revoke(ctx context.Context, client *http.Client, l Login) error {
+func (s *Service) revoke(ctx context.Context, l Login) error {
 	if l.Refresh == "" {
 		return nil
 	}
-	at, err := oidc.Discover(ctx, client, l.Issuer)
+	at, err := oidc.Discover(ctx, s.Client, l.Issuer)
 	if err != nil || at.Revocation == "" {
 		return err
 	}
@@ -187,7 +196,7 @@ func Revoke(ctx context.Context, client *http.Client, l Login) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := client.Do(req)
+	resp, err := s.Client.Do(req)
 	if err != nil {
 		return err
 	}

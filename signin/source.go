@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -23,25 +22,22 @@ const (
 // Source gives the token of a login, and renews it when its end is near. It is safe for concurrent
 // use, and several processes may use one login.
 type Source struct {
-	store  Store
-	client *http.Client
+	*Service
 
 	mu    sync.Mutex
 	login Login
 	retry time.Time // no renewal is tried before
 }
 
-// NewSource makes a Source of a login that is kept. client is one of oidc.NewHTTPClient.
-func NewSource(store Store, l Login, client *http.Client) *Source {
-	return &Source{store: store, login: l, client: client}
-}
+// Source makes a Source of a login that is kept.
+func (s *Service) Source(l Login) *Source { return &Source{Service: s, login: l} }
 
 // Token gives a token that lives. It gives ErrEnded if the issuer renews it no more: the user has
 // to sign in again.
 func (s *Source) Token(ctx context.Context) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	now := s.Now()
 	if now.Before(s.login.renewAt()) {
 		return s.login.Token, nil
 	}
@@ -66,30 +62,30 @@ func (l Login) renewAt() time.Time {
 // renew takes the login that another process has renewed, or renews it. An issuer may give each
 // refresh token once, so only one process at a time may ask.
 func (s *Source) renew(ctx context.Context) error {
-	unlock, err := s.store.lock(ctx, s.login.Server)
+	unlock, err := s.Store.lock(ctx, s.login.Server)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	kept, err := s.store.Load(s.login.Server)
+	kept, err := s.Store.Load(s.login.Server)
 	if errors.Is(err, ErrNone) {
 		return ErrEnded // it was signed out meanwhile
 	}
 	if err != nil {
 		return err
 	}
-	if kept.Token != s.login.Token && time.Now().Before(kept.renewAt()) {
+	if kept.Token != s.login.Token && s.Now().Before(kept.renewAt()) {
 		s.login = kept
 		return nil
 	}
 	if kept.Refresh == "" {
 		return ErrEnded
 	}
-	config, err := configOf(ctx, s.client, kept)
+	config, err := s.config(ctx, kept)
 	if err != nil {
 		return err
 	}
-	ctx = context.WithValue(ctx, oauth2.HTTPClient, s.client)
+	ctx = context.WithValue(ctx, oauth2.HTTPClient, s.Client)
 	token, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: kept.Refresh}).Token()
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) && refused.ErrorCode == "invalid_grant" {
@@ -98,30 +94,30 @@ func (s *Source) renew(ctx context.Context) error {
 	if err != nil {
 		return explain(err)
 	}
-	if err := kept.take(token); err != nil {
+	if err := kept.take(token, s.Now()); err != nil {
 		return err
 	}
 	s.login = kept
-	return s.store.Save(kept)
+	return s.Store.Save(kept)
 }
 
 // Logout removes the login at a server, and tells the issuer. It gives ErrNone if there is no
 // login. The login is removed here even if the issuer can't be told: the error says that.
-func Logout(ctx context.Context, store Store, client *http.Client, server string) error {
-	unlock, err := store.lock(ctx, server)
+func (s *Service) Logout(ctx context.Context, server string) error {
+	unlock, err := s.Store.lock(ctx, server)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	l, err := store.Load(server)
+	l, err := s.Store.Load(server)
 	if errors.Is(err, ErrNone) {
 		return err
 	}
-	if removed := store.Remove(server); removed != nil {
+	if removed := s.Store.Remove(server); removed != nil {
 		return removed
 	}
 	if err == nil {
-		err = Revoke(ctx, client, l)
+		err = s.revoke(ctx, l)
 	}
 	if err != nil {
 		return fmt.Errorf("the login is removed here, but the issuer was not told, and may take it for valid: %w", err)
@@ -130,11 +126,11 @@ func Logout(ctx context.Context, store Store, client *http.Client, server string
 }
 
 // Keep keeps a new login, instead of the one before at that server.
-func Keep(ctx context.Context, store Store, l Login) error {
-	unlock, err := store.lock(ctx, l.Server)
+func (s *Service) Keep(ctx context.Context, l Login) error {
+	unlock, err := s.Store.lock(ctx, l.Server)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return store.Save(l)
+	return s.Store.Save(l)
 }

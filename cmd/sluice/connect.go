@@ -41,7 +41,7 @@ func (r remote) clientOver(hc *http.Client) (*api.Client, error) {
 		client.Tokens = func(ctx context.Context) (string, error) {
 			token, err := source.Token(ctx)
 			if errors.Is(err, signin.ErrEnded) {
-				err = fmt.Errorf("%w: sign in again with sluice login %s (%w)", signin.ErrEnded, base, api.ErrTokenEnded)
+				err = fmt.Errorf("%w: sign in again with sluice login %s (%w)", err, base, api.ErrTokenEnded)
 			}
 			return token, err
 		}

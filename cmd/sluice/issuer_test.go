@@ -33,7 +33,9 @@ import (
 func issuerCommand(t *testing.T) func(*testscript.TestScript, bool, []string) {
 	return func(ts *testscript.TestScript, neg bool, args []string) {
 		w := worldOf(ts)
-		usage(ts, !neg && len(args) > 0 && (args[0] == "start") == (w.issuer == nil), "issuer start, and then the others")
+		usage(
+			ts, !neg && len(args) > 0 && (args[0] == "start") == (w.issuer == nil), "issuer start, and then the others",
+		)
 		switch i := w.issuer; args[0] {
 		case "start":
 			w.issuer = issuer.Listen(t)

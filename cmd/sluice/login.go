@@ -13,18 +13,23 @@ import (
 
 // loginSource gives the tokens of the login at a server. errNoToken: there is none.
 func loginSource(server string) (*signin.Source, error) {
-	store, err := signin.DefaultStore()
+	service, err := newSignIn()
 	if err != nil {
 		return nil, errNoToken // without a home there is no login either
 	}
-	l, err := store.Load(server)
+	l, err := service.Store.Load(server)
 	if errors.Is(err, signin.ErrNone) {
 		return nil, errNoToken
 	}
 	if err != nil {
 		return nil, err
 	}
-	return signin.NewSource(store, l, oidc.NewHTTPClient(nil)), nil
+	return service.Source(l), nil
+}
+
+func newSignIn() (*signin.Service, error) {
+	store, err := signin.DefaultStore()
+	return &signin.Service{Store: store, Client: oidc.NewHTTPClient(nil), Now: time.Now}, err
 }
 
 type loginCmd struct {
@@ -46,7 +51,7 @@ func (c *loginCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	store, err := signin.DefaultStore()
+	service, err := newSignIn()
 	if err != nil {
 		return err
 	}
@@ -59,7 +64,7 @@ func (c *loginCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	l, err := signin.Run(e.ctx, oidc.NewHTTPClient(nil), req, func(p signin.Prompt) {
+	l, err := service.SignIn(e.ctx, req, func(p signin.Prompt) {
 		e.report(map[string]string{
 			"verification_uri": p.URL, "user_code": p.Code, "verification_uri_complete": p.Complete,
 		}, "open %s\nand enter the code %s", clean(p.URL), clean(p.Code))
@@ -71,7 +76,7 @@ func (c *loginCmd) Run(e *env) error {
 	if err != nil {
 		return fmt.Errorf("the sign-in went well, but the server does not take its token (its log says why): %w", err)
 	}
-	if err := signin.Keep(e.ctx, store, l); err != nil {
+	if err := service.Keep(e.ctx, l); err != nil {
 		return err
 	}
 	if l.Refresh == "" {
@@ -117,11 +122,11 @@ func (c *logoutCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	store, err := signin.DefaultStore()
+	service, err := newSignIn()
 	if err != nil {
 		return err
 	}
-	err = signin.Logout(e.ctx, store, oidc.NewHTTPClient(nil), base)
+	err = service.Logout(e.ctx, base)
 	if errors.Is(err, signin.ErrNone) {
 		e.print(map[string]string{"server": base, "state": "no login"}, "there is no login at %s", base)
 		return nil
