@@ -149,7 +149,7 @@ func TestALoginIsKept(t *testing.T) {
 				t.Errorf("%s: %+v, %v", same, got, err)
 			}
 		}
-		for _, other := range []string{"http://sluice.test", "https://sluice.test:8443", "https://sluice.test.example"} {
+		for _, other := range []string{"http://sluice.test", server + ":8443", server + ".example"} {
 			if _, err := d.Store.Load(other); !errors.Is(err, signin.ErrNone) {
 				t.Errorf("%s: %v", other, err)
 			}
