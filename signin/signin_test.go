@@ -255,6 +255,7 @@ func TestARenewalFails(t *testing.T) {
 		if _, err := d.Source(over).Token(t.Context()); !errors.Is(err, signin.ErrEnded) {
 			t.Errorf("the issuer has ended it: %v", err)
 		}
+		over.Refresh = d.kept().Refresh // the issuer would renew this one
 		if err := d.Store.Remove(server); err != nil {
 			t.Fatal(err)
 		}

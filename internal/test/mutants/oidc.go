@@ -36,7 +36,7 @@ func ofIssuer() []mutant {
 		{
 			name: "a-logout-token-lets-in", promise: 14, file: "access/oidc/oidc.go",
 			old:   "!slices.Contains(types, strings.ToLower(typ)) {",
-			new:   "typ == \"none\" {",
+			new:   "!slices.Contains(types, strings.ToLower(typ)) && typ == \"none\" {",
 			tests: []string{"access/oidc.TestTokensThatAreRefused"},
 		},
 		{
@@ -79,7 +79,7 @@ func ofIssuer() []mutant {
 			name: "two-first-sign-ins-make-two", promise: 14, file: "catalog/identity.go",
 			old:   "	there, ok, err := FindPrincipal(tx, p.Identity)\n",
 			new:   "	there, ok, err := Principal{}, false, error(nil)\n",
-			tests: []string{"api.TestAFirstSignInRaces"},
+			tests: []string{"access.TestFirstSignInsMeet"},
 		},
 		{
 			name: "an-identity-outlives-its-principal", promise: 14, file: "catalog/principal.go",
