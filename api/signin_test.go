@@ -109,6 +109,9 @@ func TestSigningInWithAnIssuersToken(t *testing.T) {
 // A hundred first requests of one subject at once make one principal.
 func TestAFirstSignInRaces(t *testing.T) {
 	g := newGuests(t, nil)
+	if _, err := g.access.Authenticate(t.Context(), g.issuer.Token("bob", nil)); err != nil {
+		t.Fatal(err) // the keys are known from here on
+	}
 	token := g.issuer.Token("ada", nil)
 	var mu sync.Mutex
 	ids := map[string]int{}
@@ -127,7 +130,7 @@ func TestAFirstSignInRaces(t *testing.T) {
 	wg.Wait()
 	list, err := g.client.ListPrincipals(t.Context(), "", 0)
 	g.check(err)
-	if len(ids) != 1 || len(list.Principals) != 3 { // the admin, the stranger, and this one
+	if len(ids) != 1 || len(list.Principals) != 4 { // the admin, the stranger, bob, and this one
 		t.Errorf("%v; %d principals", ids, len(list.Principals))
 	}
 }

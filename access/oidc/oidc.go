@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -89,7 +88,7 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (access.External, err
 	if ok {
 		return who, nil
 	}
-	signed, err := jose.ParseSigned(raw, signatures)
+	signed, err := jose.ParseSignedCompact(raw, signatures)
 	if err != nil {
 		return who, refusal("it is malformed, or signed in a way that is not taken: %.200s", err)
 	}
@@ -157,4 +156,4 @@ func refusal(format string, args ...any) error {
 }
 
 // errAway adds to access.ErrIssuerAway why the issuer could not be reached.
-func errAway(err error) error { return errors.Join(access.ErrIssuerAway, err) }
+func errAway(err error) error { return fmt.Errorf("%w: %w", access.ErrIssuerAway, err) }
