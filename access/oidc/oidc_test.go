@@ -266,7 +266,8 @@ func TestKeysRotate(t *testing.T) {
 		i.Rotate() // and no token tells
 		time.Sleep(15*time.Minute + time.Second)
 		refused(t, v, "a withdrawn key", newer, "no key")
-		// At the start by Run and perhaps by the first token too, twice for unknown keys, once in time.
+		// At the start by Run and perhaps by the first token too, twice for unknown keys, once in
+		// time.
 		if n := i.Fetches(); n > 5 {
 			t.Errorf("the keys were fetched %d times", n)
 		}
