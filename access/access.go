@@ -1,13 +1,15 @@
 // Package access decides who may do what. It owns the making and ending of principals, of tokens
-// and of grants (upload tickets and read links), and the one decision point, [Allow]. Every front
-// end asks Allow, once more inside the transaction that commits. It owns no HTTP: a front end
-// passes the bearer's secret to it. The rows are the catalog's.
+// and of grants (upload tickets and read links), the trust in an [Issuer] of other tokens, and the
+// one decision point, [Allow]. Every front end asks Allow, once more inside the transaction that
+// commits. It owns no HTTP: a front end passes the bearer's secret to it. The rows are the
+// catalog's.
 package access
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/catalog"
 )
@@ -39,6 +41,10 @@ type Caller struct {
 	Admin   bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
+	// External: the token is one of an issuer. Token and TokenID are not set then. Expires is when
+	// that token ends, and AdminByToken the admin right that it gives until then.
+	External, AdminByToken bool
+	Expires                time.Time
 	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
 	// TokenID are its id then.
 	Grant catalog.GrantKind

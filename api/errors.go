@@ -133,6 +133,7 @@ var errorCodes = []struct {
 	{blob.ErrUnavailable, CodeUnavailable, time.Second},
 	{session.ErrSealed, CodeUnavailable, time.Second},
 	{session.ErrGenMoved, CodeUnavailable, time.Second},
+	{access.ErrIssuerAway, CodeUnavailable, 5 * time.Second},
 	{access.ErrUnauthenticated, CodeUnauthenticated, 0},
 	{access.ErrForbidden, CodeForbidden, 0},
 	{session.ErrNotFound, CodeNotFound, 0},
@@ -226,6 +227,10 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errAway.detail
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
+	case code == CodeUnauthenticated: // the log says why
+		f.Detail = access.ErrUnauthenticated.Error()
+	case errors.Is(err, access.ErrIssuerAway):
+		f.Detail = "the issuer of the token can't be reached from the server; try again in a moment"
 	case code == CodeNotFound:
 		// The same for a thing that is not there and for one that the caller may not know of.
 		f.Detail = errNotFound.detail

@@ -170,7 +170,11 @@ func TestTheContractHasEveryOperation(t *testing.T) {
 
 // Every route is called, and every request and answer is as the document says.
 func TestEveryRouteAnswersAsDocumented(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *api.Config) {
+		c.SignIn = &api.SignIn{
+			Issuer: "https://issuer.test", Audience: "sluice", Client: "cli", Scopes: []string{"openid"},
+		}
+	})
 	valid, paths := w.document()
 	transport := &checked{t: t, valid: valid, seen: map[string]bool{}}
 	c := api.NewClient(w.url, w.secret, &http.Client{Transport: transport})
@@ -343,6 +347,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 		t.Errorf("%d %v", n, err)
 	}
 	w.check(c.Ready(ctx))
+	_, err = c.ProtectedResource(ctx)
+	w.check(err)
 	for _, open := range []string{"/healthz", "/openapi.json"} {
 		req, err := http.NewRequestWithContext(ctx, "GET", w.url+open, nil)
 		w.check(err)

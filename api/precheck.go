@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -103,4 +104,14 @@ func precheckOf(r upload.Prechecked) PrecheckResult {
 // errPrechecked makes the error for an answer with another number of results than files.
 func errPrechecked(results, files int) error {
 	return fmt.Errorf("the answer has %d results for %d files", results, files)
+}
+
+// Precheck says what a Begin of each file would answer, in their order. Nothing is reserved.
+func (c *Client) Precheck(ctx context.Context, req PrecheckRequest) ([]PrecheckResult, error) {
+	var out PrecheckResponse
+	err := c.post(ctx, "/v1/uploads_precheck", req, &out)
+	if err == nil && len(out.Files) != len(req.Files) {
+		err = errPrechecked(len(out.Files), len(req.Files))
+	}
+	return out.Files, err
 }

@@ -102,6 +102,8 @@ type Error struct {
 	// size or time) refused the request. Then only Status and Detail, a sentence about it, are
 	// known. [ClassOf] says what to do.
 	Foreign bool
+	// Renewed: the token of the request has ended, and [Client].Tokens gives another one now.
+	Renewed bool
 }
 
 // Error says what happened, with the id under which the server's log has it.

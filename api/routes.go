@@ -323,6 +323,12 @@ func routes() []route {
 
 		{
 			audit:  auditNothing,
+			method: get, path: ResourcePath, codes: []Code{CodeNotFound},
+			operation: answering((*Server).protectedResource),
+			about:     "At which issuer callers sign in (RFC 9728); 404 if there is none.",
+		},
+		{
+			audit:  auditNothing,
 			method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up.",
 		},
 		{

@@ -46,6 +46,8 @@ type Config struct {
 	EndOwner func(ctx context.Context, id string) error
 	// Bounds are the server's own bounds on the open sessions of one principal.
 	Bounds catalog.Bounds
+	// SignIn says where callers sign in if the server takes tokens of an issuer; nil: it does not.
+	SignIn *SignIn
 
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
 	// connections are set by the Clock.

@@ -253,6 +253,9 @@ type Principal struct {
 	CreatedAt       Time   `json:"created_at"`
 	MaxOpenSessions int64  `json:"max_open_sessions,omitzero"`
 	QuotaBytes      int64  `json:"quota_bytes,omitzero"` // of its open sessions together
+	// Issuer and Subject say who signs in as it with tokens of an issuer; absent: nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 }
 
 // PrincipalList is a page of principals, the oldest first.
@@ -327,63 +330,20 @@ type WhoAmI struct {
 	PrincipalID string `json:"principal_id"`
 	Name        string `json:"name"`
 	Admin       bool   `json:"admin"`
-	TokenID     string `json:"token_id"`
+	TokenID     string `json:"token_id,omitzero"` // absent: the token is one of the issuer
 	TokenName   string `json:"token_name,omitzero"`
 	ReadOnly    bool   `json:"read_only"`
 	ExpiresAt   Time   `json:"expires_at,omitzero"` // absent: the token has no end
+	// Issuer and Subject say who signs in as the principal with tokens of an issuer; absent:
+	// nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 	// MaxOpenSessions bounds the open sessions, and QuotaBytes their bytes together; absent: no
 	// bound.
 	MaxOpenSessions int64 `json:"max_open_sessions,omitzero"`
 	QuotaBytes      int64 `json:"quota_bytes,omitzero"`
 	OpenSessions    int64 `json:"open_sessions"`
 	ReservedBytes   int64 `json:"reserved_bytes"`
-}
-
-// AdminSession is a session as an admin sees it: nothing of what it is for.
-type AdminSession struct {
-	SessionID      string `json:"session_id"`
-	State          string `json:"state"`
-	Owner          string `json:"owner"`
-	ChunkSize      int64  `json:"chunk_size"`
-	ExpectedChunks *int64 `json:"expected_chunks"`
-	BytesExpected  *int64 `json:"bytes_expected"`
-	BytesReceived  int64  `json:"bytes_received"`
-	CreatedAt      Time   `json:"created_at"`
-	LastSeen       Time   `json:"last_seen"`
-	ExpiresAt      Time   `json:"expires_at,omitzero"`
-}
-
-// AdminSessionList is a page of anybody's sessions.
-type AdminSessionList struct {
-	Sessions   []AdminSession `json:"sessions"`
-	NextCursor string         `json:"next_cursor,omitzero"`
-	// Damaged are records that can't be read, as far as they were met since the start, at most 100.
-	// No list has those of sessions.
-	Damaged []string `json:"damaged,omitzero"`
-}
-
-// SessionStats are the figures of the session engine. Open to BytesReceived are current figures.
-// Begun to Expired are totals since the store was made.
-type SessionStats struct {
-	Open           int64 `json:"open"`
-	Sealed         int64 `json:"sealed"`
-	BytesExpected  int64 `json:"bytes_expected"`
-	BytesReceived  int64 `json:"bytes_received"`
-	OldestLastSeen Time  `json:"oldest_last_seen,omitzero"` // of the open sessions; absent if there is none
-	Begun          int64 `json:"begun"`
-	Finished       int64 `json:"finished"`
-	Aborted        int64 `json:"aborted"`
-	Expired        int64 `json:"expired"`
-}
-
-// Cleared answers sessions_clear_all.
-type Cleared struct {
-	Cleared int64 `json:"cleared"`
-}
-
-// CleanedUp answers sessions_cleanup_expired.
-type CleanedUp struct {
-	Expired int64 `json:"expired"`
 }
 
 // Health answers /healthz and /readyz.

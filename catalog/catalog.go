@@ -219,6 +219,8 @@ type Principal struct {
 	Created  time.Time
 	// MaxOpenSessions and QuotaBytes (of open sessions); 0: the server's setting.
 	MaxOpenSessions, QuotaBytes int64
+	// Identity says who signs in as the principal with tokens of an issuer. Zero: nobody.
+	Identity Identity
 }
 
 // Token lets its bearer act as a principal. The catalog keeps only the hash of the secret.

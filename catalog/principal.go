@@ -76,8 +76,8 @@ func checkOtherAdmin(r Reader, id string) error {
 }
 
 // DeletePrincipal removes a principal. Nobody is that principal from this commit on: its tokens and
-// its rights have ended. What is left of it is due, and goes step by step: see endPrincipal. It
-// gives ErrLastAdmin for the only admin.
+// its rights have ended, and its identity is nobody's. What is left of it is due, and goes step by
+// step: see endPrincipal. It gives ErrLastAdmin for the only admin.
 func DeletePrincipal(tx Tx, id string) error {
 	p, err := Principals.Get(tx, Name(id))
 	if err != nil {
@@ -88,7 +88,7 @@ func DeletePrincipal(tx Tx, id string) error {
 			return err
 		}
 	}
-	return errors.Join(Principals.Delete(tx, Name(id)), due(tx, 0, DuePrincipal, id))
+	return errors.Join(Principals.Delete(tx, Name(id)), deleteIdentity(tx, p), due(tx, 0, DuePrincipal, id))
 }
 
 // endAtOnce is how many tokens, grants and roles, of each, one commit of endPrincipal removes.

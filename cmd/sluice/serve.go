@@ -36,6 +36,8 @@ type serveCmd struct {
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	AuditLog        string        `default:"-" env:"SLUICE_AUDIT_LOG" empty:"" placeholder:"FILE" help:"Where the audit log goes: who did, and was refused, what; -: standard error; '': nowhere (${default})."`
 	Verbose         bool          `short:"v" help:"Log every request."`
+
+	OIDC oidcFlags `embed:"" prefix:"oidc-"`
 }
 
 // Run serves until a signal, then drains.
@@ -51,6 +53,9 @@ func (c *serveCmd) Run(e *env) error {
 		return usageError("--max-open-sessions and --max-bytes must be 1 at least")
 	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:
 		return usageError("--trash-days, --drain-timeout and --scrub-rate must not be negative")
+	}
+	if err := c.OIDC.check(); err != nil {
+		return err
 	}
 	level := slog.LevelInfo
 	if c.Verbose {
@@ -202,6 +207,9 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() { s.keeper.Run(background) })
 	wg.Go(func() { s.keepReserve(background) })
 	wg.Go(func() { s.folder.Watch(background) })
+	if s.issuer != nil {
+		wg.Go(func() { s.issuer.Run(background) })
+	}
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/access/oidc"
 	"sluice/api"
 	"sluice/audit"
 	"sluice/catalog"
@@ -30,6 +31,7 @@ type server struct {
 	uploads *upload.Service
 	keeper  *keeper.Keeper
 	api     *api.Server
+	issuer  *oidc.Verifier // nil if the server takes only tokens of its own
 	control *controlSocket // nil if the folder can't have one
 }
 
@@ -75,6 +77,12 @@ func (c *serveCmd) wire(
 		TrashFor: time.Duration(c.TrashDays) * 24 * time.Hour,
 	})
 	s.access = access.New(rows, clock, engine.Running, nil)
+	if s.issuer, err = c.OIDC.verifier(log); err != nil {
+		return s, err
+	}
+	if s.issuer != nil {
+		s.access.SetIssuer(s.issuer)
+	}
 	s.keeper = keeper.New(keeper.Config{
 		Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: content, Clock: clock,
 		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, WriteLastUses: s.access.WriteLastUses,
@@ -82,7 +90,7 @@ func (c *serveCmd) wire(
 	})
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
-		Expire: s.keeper.Tick, EndOwner: s.keeper.EndOwner, Bounds: bounds,
+		Expire: s.keeper.Tick, EndOwner: s.keeper.EndOwner, Bounds: bounds, SignIn: c.OIDC.signIn(),
 		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
 		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Audit: records, Log: log,

@@ -235,6 +235,7 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 		catalog.TokenRef{},
 		catalog.Grant{},
 		catalog.GrantRef{},
+		catalog.IdentityRef{},
 	} {
 		if _, err := encodeCatalog(table, row); err == nil {
 			return reflect.TypeOf(row)

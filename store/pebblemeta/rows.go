@@ -22,7 +22,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.IdemTable:        codecOf("idems", storeIdem, loadIdem),
 	catalog.OutcomeTable:     codecOf("outcomes", storeOutcome, loadOutcome),
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
-	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
+	catalog.PrincipalTable:   codecOfVersion(2, "principals", storePrincipal, loadPrincipal),
 	catalog.TokenTable:       codecOfVersion(2, "tokens", storeToken, loadToken),
 	catalog.CheckpointTable:  codecOf("states", storeCheckpoint, loadCheckpoint),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
@@ -33,6 +33,8 @@ var codecs = map[catalog.TableID]codec{
 	catalog.GrantTable:       codecOf("grants", storeGrant, loadGrant),
 	catalog.GrantSecretTable: codecOf("secrets of grants", storeGrantRef, loadGrantRef),
 	catalog.GrantListTable:   codecOf("lists of grants", storeGrantRef, loadGrantRef),
+
+	catalog.IdentityTable: codecOf("identities", storeIdentity, loadIdentity),
 }
 
 // stamp is a time; nil is the zero time.
@@ -293,16 +295,38 @@ type principalRow struct {
 	Created    stamp  `cbor:"4,keyasint,omitempty"`
 	MaxOpen    int64  `cbor:"5,keyasint,omitempty"`
 	QuotaBytes int64  `cbor:"6,keyasint,omitempty"`
+	Issuer     string `cbor:"7,keyasint,omitempty"`
+	Subject    string `cbor:"8,keyasint,omitempty"`
 }
 
 func storePrincipal(p catalog.Principal) principalRow {
-	return principalRow{p.ID, p.Name, p.Admin, storeTime(p.Created), p.MaxOpenSessions, p.QuotaBytes}
+	return principalRow{
+		p.ID, p.Name, p.Admin, storeTime(p.Created), p.MaxOpenSessions, p.QuotaBytes,
+		p.Identity.Issuer, p.Identity.Subject,
+	}
 }
 
 func loadPrincipal(r principalRow) catalog.Principal {
 	return catalog.Principal{
 		ID: r.ID, Name: r.Name, Admin: r.Admin, Created: loadTime(r.Created),
 		MaxOpenSessions: r.MaxOpen, QuotaBytes: r.QuotaBytes,
+		Identity: catalog.Identity{Issuer: r.Issuer, Subject: r.Subject},
+	}
+}
+
+type identityRow struct {
+	Issuer    string `cbor:"1,keyasint"`
+	Subject   string `cbor:"2,keyasint"`
+	Principal string `cbor:"3,keyasint"`
+}
+
+func storeIdentity(v catalog.IdentityRef) identityRow {
+	return identityRow{v.Issuer, v.Subject, v.Principal}
+}
+
+func loadIdentity(r identityRow) catalog.IdentityRef {
+	return catalog.IdentityRef{
+		Identity: catalog.Identity{Issuer: r.Issuer, Subject: r.Subject}, Principal: r.Principal,
 	}
 }
 
