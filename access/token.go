@@ -45,3 +45,22 @@ func hashOf(s string) (catalog.SHA256, bool) {
 	}
 	return sha256.Sum256([]byte(s)), true
 }
+
+// HasSecret reports whether a part of the text has the form of a secret. It does not compare the
+// check sum: with one wrong digit a secret is still as good as known.
+func HasSecret(text string) bool {
+	for {
+		_, rest, found := strings.Cut(text, prefix)
+		if !found {
+			return false
+		}
+		n := 0
+		for n < len(rest) && (rest[n] >= 'a' && rest[n] <= 'z' || rest[n] >= '2' && rest[n] <= '7') {
+			n++
+		}
+		if n >= secretLen-len(prefix) {
+			return true
+		}
+		text = rest
+	}
+}

@@ -23,9 +23,17 @@ type refusal struct {
 	code   Code
 	detail string
 	retry  time.Duration
+	late   bool // the answer comes after refuseDelay
 }
 
 func (e *refusal) Error() string { return e.detail }
+
+// isLate reports whether the answer to an error comes after refuseDelay: the client asks for too
+// much, and would only ask again.
+func isLate(err error) bool {
+	var r *refusal
+	return errors.Is(err, session.ErrBusy) || errors.As(err, &r) && r.late
+}
 
 // invalid makes the error for a field that has the problem.
 func invalid(field, problem string) error {
@@ -63,10 +71,12 @@ var (
 			"Nothing is taken until this server has been started anew",
 		retry: 5 * time.Second,
 	}
-	errBusy         = &refusal{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errBusy = &refusal{
+		code: CodeUnavailable, detail: "too many requests are running", retry: time.Second, late: true,
+	}
 	errTooManyConns = &refusal{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
 	errOverShare    = &refusal{
-		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second,
+		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second, late: true,
 	}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")

@@ -20,6 +20,7 @@ func (s *Server) uploadConfig(*call) (UploadConfig, error) {
 	return UploadConfig{
 		InlineMax: l.InlineMax, ChunkSize: l.ChunkSize, ChunkSizeMin: l.ChunkSizeMin, ChunkSizeMax: l.ChunkSizeMax,
 		MaxChunks: l.MaxChunks, MaxBytes: l.MaxBytes, SessionTTLSeconds: int64(l.TTL.Seconds()),
+		RequestsPerSecond: s.cfg.RequestRate,
 	}, nil
 }
 

@@ -42,6 +42,8 @@ type UploadConfig struct {
 	MaxChunks         int64 `json:"max_chunks"`
 	MaxBytes          int64 `json:"max_bytes"`
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+	// RequestsPerSecond bounds the requests of one principal; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 }
 
 // Meta is what a client says of a file.
@@ -328,6 +330,8 @@ type WhoAmI struct {
 	QuotaBytes      int64 `json:"quota_bytes,omitzero"`
 	OpenSessions    int64 `json:"open_sessions"`
 	ReservedBytes   int64 `json:"reserved_bytes"`
+	// RequestsPerSecond bounds the principal's requests; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 }
 
 // AdminSession is a session as an admin sees it: nothing of what it is for.

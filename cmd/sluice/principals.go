@@ -238,9 +238,13 @@ func (c *whoamiCmd) Run(e *env) error {
 	token := fmt.Sprintf(
 		"token %s  %s  %s  %s", me.TokenID, mayOf(me.ReadOnly), endOf(me.ExpiresAt), clean(me.TokenName),
 	)
+	rate := ""
+	if me.RequestsPerSecond > 0 {
+		rate = fmt.Sprintf(", at most %d requests a second", me.RequestsPerSecond)
+	}
 	e.print(
-		me, "%s  %s%s\n%s\n%s open uploads, %s in them", me.PrincipalID, clean(me.Name), right,
-		strings.TrimRight(token, " "), open, reserved,
+		me, "%s  %s%s\n%s\n%s open uploads, %s in them%s", me.PrincipalID, clean(me.Name), right,
+		strings.TrimRight(token, " "), open, reserved, rate,
 	)
 	return nil
 }
