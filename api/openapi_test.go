@@ -54,7 +54,7 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if strings.Contains(fmt.Sprint(res.Header)+string(got), "forged") {
-		c.t.Errorf("%s %s: the answer repeats where the request says it was sent: %v %s", r.Method, r.URL, res.Header, got)
+		c.t.Errorf("%s %s: the answer says where the request was sent: %v %s", r.Method, r.URL, res.Header, got)
 	}
 	res.Body.Close()
 	r.Body, res.Body = io.NopCloser(bytes.NewReader(sent)), io.NopCloser(bytes.NewReader(got))
