@@ -149,7 +149,8 @@ func TestNobodyIsToldToGoOnWithoutAToken(t *testing.T) {
 				t.Fatal(a.StatusCode)
 			}
 			_, err := fmt.Fprintf(
-				c, "%s HTTP/1.1\r\nHost: x\r\n%sContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", target, authorization,
+				c, "%s HTTP/1.1\r\nHost: x\r\n%sContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", target,
+				authorization,
 			)
 			w.check(err)
 			res, err := http.ReadResponse(c.from, nil)

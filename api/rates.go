@@ -108,8 +108,8 @@ func (s *Server) checkRate(c *call) error {
 // noteFailure counts a request without a valid token for its address, and returns what to answer
 // to it: err, or a refusal if too many have come from there. A request with a valid token is not
 // counted and is not refused for those that others send from its address. Whether a token is valid
-// is not known before the store was asked. So the bound is on what a guess learns, and on how fast
-// the next one comes; a look-up costs less than the request.
+// is not known before the store was asked; a look-up costs less than the request. Past the bound
+// each refusal is late, so a flood is slow.
 func (s *Server) noteFailure(c *call, err error) error {
 	if !errors.Is(err, access.ErrUnauthenticated) && !errors.Is(err, errTokenInURL) || isProbe(c.req) {
 		return err
