@@ -38,7 +38,7 @@ func (s *Server) refuse(c *call, err error) {
 		}
 		return u.ChunkSize
 	})
-	if errors.Is(err, errBusy) || errors.Is(err, errOverShare) || errors.Is(err, session.ErrBusy) {
+	if isLate(err) {
 		s.releaseAll(c)
 		if s.limits.waiting.acquire("", 1) == nil { // requests that wait here count among the refused
 			sleep(c.req.Context(), refuseDelay)

@@ -24,12 +24,20 @@ type refusal struct {
 	detail string
 	retry  time.Duration
 	limit  int64 // the limit that was exceeded; 0: none
+	late   bool  // the answer comes after refuseDelay
 }
 
 // Bound gives the limit, if there is one. Nothing of it is used up.
 func (e *refusal) Bound() (limit, left int64) { return e.limit, -1 }
 
 func (e *refusal) Error() string { return e.detail }
+
+// isLate reports whether the answer to an error comes after refuseDelay: the client asks for too
+// much, and would only ask again.
+func isLate(err error) bool {
+	var r *refusal
+	return errors.Is(err, session.ErrBusy) || errors.As(err, &r) && r.late
+}
 
 // invalid makes the error for a field that has the problem.
 func invalid(field, problem string) error {
@@ -72,10 +80,12 @@ var (
 			"Nothing is taken until this server has been started anew",
 		retry: 5 * time.Second,
 	}
-	errBusy         = &refusal{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errBusy = &refusal{
+		code: CodeUnavailable, detail: "too many requests are running", retry: time.Second, late: true,
+	}
 	errTooManyConns = &refusal{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
 	errOverShare    = &refusal{
-		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second,
+		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second, late: true,
 	}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
@@ -227,7 +237,7 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errAway.detail
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
-	case code == CodeUnauthenticated: // the log says why
+	case code == CodeUnauthenticated && !errors.As(err, new(*refusal)): // the log says why
 		f.Detail = access.ErrUnauthenticated.Error()
 	case errors.Is(err, access.ErrIssuerAway):
 		f.Detail = "the issuer of the token can't be reached from the server; try again in a moment"

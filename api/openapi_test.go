@@ -40,13 +40,21 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(sent))
 	}
-	res, err := http.DefaultTransport.RoundTrip(r)
+	forged := r.Clone(r.Context())
+	forged.Host = "forged.example"
+	forged.Header.Set("X-Forwarded-Host", "forged.example")
+	forged.Header.Set("X-Forwarded-Proto", "forged")
+	forged.Header.Set("Forwarded", "host=forged.example;proto=forged")
+	res, err := http.DefaultTransport.RoundTrip(forged)
 	if err != nil {
 		return nil, err
 	}
 	got, err := io.ReadAll(res.Body)
 	if err != nil {
 		return nil, err
+	}
+	if strings.Contains(fmt.Sprint(res.Header)+string(got), "forged") {
+		c.t.Errorf("%s %s: the answer says where the request was sent: %v %s", r.Method, r.URL, res.Header, got)
 	}
 	res.Body.Close()
 	r.Body, res.Body = io.NopCloser(bytes.NewReader(sent)), io.NopCloser(bytes.NewReader(got))

@@ -19,6 +19,7 @@ func (s *Server) whoAmI(c *call) (WhoAmI, error) {
 		TokenID: a.Token.ID, TokenName: a.Token.Name, ReadOnly: a.Token.ReadOnly, ExpiresAt: Time{a.Token.Expires},
 		MaxOpenSessions: bounds.MaxSessions, QuotaBytes: bounds.QuotaBytes,
 		OpenSessions: a.Usage.Sessions, ReservedBytes: a.Usage.Reserved,
+		RequestsPerSecond: s.cfg.RequestRate,
 	}, nil
 }
 

@@ -44,6 +44,8 @@ type UploadConfig struct {
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
 	// SessionMaxAgeSeconds is how long a session lives at most, whatever is sent; absent: no bound.
 	SessionMaxAgeSeconds int64 `json:"session_max_age_seconds,omitzero"`
+	// RequestsPerSecond bounds the requests of one principal; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 	// Ticket is there if the caller has an upload ticket. MaxBytes is then that of the ticket.
 	Ticket *TicketLimits `json:"ticket,omitzero"`
 }
@@ -344,6 +346,8 @@ type WhoAmI struct {
 	QuotaBytes      int64 `json:"quota_bytes,omitzero"`
 	OpenSessions    int64 `json:"open_sessions"`
 	ReservedBytes   int64 `json:"reserved_bytes"`
+	// RequestsPerSecond bounds the principal's requests; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 }
 
 // Health answers /healthz and /readyz.

@@ -244,9 +244,13 @@ func (c *whoamiCmd) Run(e *env) error {
 	if me.TokenID == "" {
 		token = fmt.Sprintf("signed in as %s at %s  %s", clean(me.Subject), clean(me.Issuer), endOf(me.ExpiresAt))
 	}
+	rate := ""
+	if me.RequestsPerSecond > 0 {
+		rate = fmt.Sprintf(", at most %d requests a second", me.RequestsPerSecond)
+	}
 	e.print(
-		me, "%s  %s%s\n%s\n%s open uploads, %s in them", me.PrincipalID, clean(me.Name), right,
-		strings.TrimRight(token, " "), open, reserved,
+		me, "%s  %s%s\n%s\n%s open uploads, %s in them%s", me.PrincipalID, clean(me.Name), right,
+		strings.TrimRight(token, " "), open, reserved, rate,
 	)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/api"
 	"sluice/audit"
 	"sluice/internal/budget"
 	"sluice/internal/durable"
@@ -33,6 +34,10 @@ type serveCmd struct {
 	Durability      string        `default:"process" enum:"process,power" env:"SLUICE_DURABILITY" placeholder:"process|power" help:"What an acknowledged chunk survives: the death of the server (process), or power loss too (power). A finished memory always survives both (${default})."`
 	ScrubRate       int64         `default:"10000000" env:"SLUICE_SCRUB_RATE" placeholder:"BYTES" help:"Bytes a second that are re-read in the background to find damage early; 0: none (${default})."`
 	DirectIO        string        `name:"direct-io" default:"auto" enum:"auto,off" env:"SLUICE_DIRECT_IO" placeholder:"auto|off" help:"Write content that comes fast past the page cache, where the file system can (${default})."`
+	RequestRate     int64         `default:"10000" env:"SLUICE_REQUEST_RATE" placeholder:"N" help:"Requests a second of one principal, with twice as many at once; 0: no bound (${default})."`
+	FailedAuthRate  int64         `default:"10" env:"SLUICE_FAILED_AUTH_RATE" placeholder:"N" help:"Requests a second without a valid token from one address (IPv6: from one /64), with five times as many at once; past that such a request is answered 429. Valid tokens are not affected; 0: no bound (${default})."`
+	TrustedProxy    []proxy       `name:"trusted-proxy" sep:"," env:"SLUICE_TRUSTED_PROXY" placeholder:"CIDR" help:"A network or an address of proxies whose X-Forwarded-For or Forwarded says where a request comes from; may be repeated. These fields are ignored from all others."`
+	CORSOrigin      []origin      `name:"cors-origin" sep:"," env:"SLUICE_CORS_ORIGIN" placeholder:"URL" help:"An origin whose web pages may read answers: scheme://host or scheme://host:port, in full; may be repeated. Without it none may."`
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	AuditLog        string        `default:"-" env:"SLUICE_AUDIT_LOG" empty:"" placeholder:"FILE" help:"Where the audit log goes: who did, and was refused, what; -: standard error; '': nowhere (${default})."`
 	Verbose         bool          `short:"v" help:"Log every request."`
@@ -53,6 +58,8 @@ func (c *serveCmd) Run(e *env) error {
 		return usageError("--max-open-sessions and --max-bytes must be 1 at least")
 	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:
 		return usageError("--trash-days, --drain-timeout and --scrub-rate must not be negative")
+	case !isRate(c.RequestRate) || !isRate(c.FailedAuthRate):
+		return usageError(fmt.Sprintf("--request-rate and --failed-auth-rate must be 0 (no bound) to %d", api.MaxRate))
 	}
 	if err := c.OIDC.check(); err != nil {
 		return err

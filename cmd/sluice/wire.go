@@ -94,6 +94,8 @@ func (c *serveCmd) wire(
 		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
 		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Audit: records, Log: log,
+		RequestRate: c.RequestRate, FailedAuthRate: c.FailedAuthRate,
+		TrustedProxies: c.proxies(), Origins: c.origins(),
 	})
 	return s, err
 }
