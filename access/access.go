@@ -1,7 +1,8 @@
 // Package access decides who may do what. It owns the making and ending of principals, of tokens
-// and of grants (upload tickets and read links), and the one decision point, [Allow]. Every front
-// end asks Allow, once more inside the transaction that commits. It owns no HTTP: a front end
-// passes the bearer's secret to it. The rows are the catalog's.
+// and of grants (upload tickets and read links), the trust in an [Issuer] of other tokens, and the
+// one decision point, [Allow]. Every front end asks Allow, once more inside the transaction that
+// commits. It owns no HTTP: a front end passes the bearer's secret to it. The rows are the
+// catalog's.
 package access
 
 import (
@@ -9,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sluice/catalog"
 )
@@ -40,6 +42,10 @@ type Caller struct {
 	Admin   bool
 	// ReadOnly: the token may not change anything.
 	ReadOnly bool
+	// External: the token is one of an issuer. Token and TokenID are not set then. Expires is when
+	// that token ends, and AdminByToken the admin right that it gives until then.
+	External, AdminByToken bool
+	Expires                time.Time
 	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
 	// TokenID are its id then.
 	Grant catalog.GrantKind
@@ -70,10 +76,10 @@ func FromContext(ctx context.Context) (c Caller, ok bool) {
 type Action uint8
 
 // The actions, and the callers that may do them. Read and Write, Upload and Look (at one's own
-// uploads): subject, owner or controller. Delete (memories) and Manage (name): owner or controller.
-// Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an admin.
-// Quota: an admin. A token that is read-only may Read, Look and Inspect. An upload ticket may
-// Upload and Look, and a read link may Read. docs/access.md has the table for people.
+// uploads): subject, owner or controller. Delete (memories) and Manage (name, MIME types): owner or
+// controller. Own (roles, deleting the capsule): owner. Inspect (its counters): any of them, or an
+// admin. Quota: an admin. A token that is read-only may Read, Look and Inspect. An upload ticket
+// may Upload and Look, and a read link may Read. docs/access.md has the table for people.
 const (
 	Read Action = iota + 1
 	Write

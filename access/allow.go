@@ -180,13 +180,17 @@ func AllowAdmin(r catalog.Reader, c Caller, change bool, now time.Time) error {
 }
 
 // reauthenticate gives ErrUnauthenticated unless the caller's token and principal are still valid.
-// admin says whether the principal is an admin. A grant gets ErrForbidden.
+// admin says whether the principal is an admin, or its token makes it one. A grant gets
+// ErrForbidden.
 func reauthenticate(r catalog.Reader, c Caller, now time.Time) (admin bool, err error) {
 	if c.Grant != 0 {
 		if _, _, err := reauthenticateGrant(r, c, now); err != nil {
 			return false, err
 		}
 		return false, ErrTicketOnly
+	}
+	if c.External {
+		return reauthenticateExternal(r, c, now)
 	}
 	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
 	if errors.Is(err, catalog.ErrNotFound) {

@@ -34,6 +34,9 @@ func (s *Service) CreateGrant(
 	if req.TTL < time.Second || req.TTL > catalog.MaxGrantTTL {
 		return g, "", ErrGrantTTL
 	}
+	if req.MIME, err = catalog.CleanMIMEPatterns("mime_types", req.MIME); err != nil {
+		return g, "", err
+	}
 	if secret, err = newSecret(s.rand); err != nil {
 		return g, "", err
 	}
@@ -65,11 +68,11 @@ func (s *Service) CreateGrant(
 		if err := AllowAny(tx, by, true, now); err != nil { // a token that only reads makes no links
 			return err
 		}
-		with, err := catalog.Tokens.Get(tx, catalog.TokenKey(by.Token))
+		end, err := endOf(tx, by)
 		if err != nil {
 			return err
 		}
-		if end := with.Expires; !end.IsZero() && g.Expires.After(end) {
+		if !end.IsZero() && g.Expires.After(end) {
 			g.Expires = end
 		}
 		return catalog.NewGrant(tx, g, catalog.Moment{Now: now, Running: s.running()})
@@ -188,17 +191,17 @@ func (s *Service) Grant(ctx context.Context, c Caller) (g catalog.Grant, err err
 	return g, err
 }
 
-// OpenLink gives the caller that the secret of a read link belongs to. It gives catalog.ErrNotFound
-// if there is no such link, or none any more.
+// OpenLink gives the caller that the secret of a read link belongs to. It gives
+// catalog.ErrNotFound, with ErrHidden, if there is no such link, or none any more.
 func (s *Service) OpenLink(ctx context.Context, secret string) (c Caller, err error) {
 	hash, ok := hashOf(secret)
 	if !ok {
-		return c, catalog.ErrNotFound
+		return c, errHidden
 	}
 	err = s.store.View(ctx, func(r catalog.Reader) error {
 		c, err = s.authenticateGrant(r, hash, catalog.Link)
 		if errors.Is(err, ErrUnauthenticated) {
-			err = catalog.ErrNotFound
+			err = errHidden
 		}
 		return err
 	})

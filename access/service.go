@@ -21,6 +21,7 @@ type Service struct {
 	running func() int64
 	rand    io.Reader
 	used    lastUses
+	issuer  Issuer // nil: none
 }
 
 // New makes a Service; a nil random takes crypto/rand. running is the running time of the session
@@ -34,7 +35,11 @@ func New(store catalog.Store, clock Clock, running func() int64, random io.Reade
 
 // Authenticate gives the caller that the secret of a token or of an upload ticket belongs to, or
 // ErrUnauthenticated. With that error it still says whose it was, if it is there and has expired.
+// The secret may also be a token of the issuer. Then ErrIssuerAway is possible too.
 func (s *Service) Authenticate(ctx context.Context, secret string) (c Caller, err error) {
+	if s.issuer != nil && isJWT(secret) {
+		return s.authenticateExternal(ctx, secret)
+	}
 	hash, ok := hashOf(secret)
 	if !ok {
 		return c, ErrUnauthenticated

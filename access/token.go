@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"regexp"
 	"strings"
 
 	"sluice/catalog"
@@ -44,4 +45,30 @@ func hashOf(s string) (catalog.SHA256, bool) {
 		return catalog.SHA256{}, false
 	}
 	return sha256.Sum256([]byte(s)), true
+}
+
+// jwt matches a token of an issuer: its header and its claims are objects of JSON in base64url.
+var jwt = regexp.MustCompile(`eyJ[0-9A-Za-z_-]+\.eyJ[0-9A-Za-z_-]+\.`)
+
+// HasSecret reports whether a part of the text has the form of a secret, or of a token of an
+// issuer. It does not compare the check sum: with one wrong digit a secret is still as good as
+// known.
+func HasSecret(text string) bool {
+	if jwt.MatchString(text) {
+		return true
+	}
+	for {
+		_, rest, found := strings.Cut(text, prefix)
+		if !found {
+			return false
+		}
+		n := 0
+		for n < len(rest) && (rest[n] >= 'a' && rest[n] <= 'z' || rest[n] >= '2' && rest[n] <= '7') {
+			n++
+		}
+		if n >= secretLen-len(prefix) {
+			return true
+		}
+		text = rest
+	}
 }

@@ -50,11 +50,11 @@ func (s *Service) CreateToken(ctx context.Context, by Caller, req TokenRequest) 
 		} else if !ok {
 			return errPrincipal(req.Principal)
 		}
-		with, err := catalog.Tokens.Get(tx, catalog.TokenKey(by.Token))
+		end, err := endOf(tx, by)
 		if err != nil {
 			return err
 		}
-		if end := with.Expires; !end.IsZero() && req.Principal == by.Principal &&
+		if !end.IsZero() && req.Principal == by.Principal &&
 			(t.Expires.IsZero() || t.Expires.After(end)) {
 			t.Expires = end
 		}
@@ -64,6 +64,15 @@ func (s *Service) CreateToken(ctx context.Context, by Caller, req TokenRequest) 
 		return catalog.PutToken(tx, t, catalog.Moment{Now: t.Created, Running: s.running()})
 	})
 	return t, secret, err
+}
+
+// endOf gives the end of the caller's own token; zero: none.
+func endOf(r catalog.Reader, c Caller) (time.Time, error) {
+	if c.External {
+		return c.end(), nil
+	}
+	t, err := catalog.Tokens.Get(r, catalog.TokenKey(c.Token))
+	return t.Expires, err
 }
 
 // allowFor decides whether the caller may see, or change, the tokens of a principal: its own, or

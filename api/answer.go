@@ -38,7 +38,7 @@ func (s *Server) refuse(c *call, err error) {
 		}
 		return u.ChunkSize
 	})
-	if errors.Is(err, errBusy) || errors.Is(err, errOverShare) || errors.Is(err, session.ErrBusy) {
+	if isLate(err) {
 		s.releaseAll(c)
 		if s.limits.waiting.acquire("", 1) == nil { // requests that wait here count among the refused
 			sleep(c.req.Context(), refuseDelay)
@@ -48,7 +48,7 @@ func (s *Server) refuse(c *call, err error) {
 	level := slog.LevelDebug
 	if p.Code == CodeInternal || p.Code == CodeDamaged {
 		level = slog.LevelError
-	} else if p.Status >= 500 && c.req.Context().Err() == nil {
+	} else if (p.Status >= 500 || isTokenTrouble(err)) && c.req.Context().Err() == nil {
 		level = slog.LevelWarn
 	}
 	attrs := []any{"request_id", c.id, "route", c.req.Pattern, "code", string(p.Code), "err", withoutSecrets{err}}

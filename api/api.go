@@ -1,7 +1,7 @@
 // Package api is the wire: both ends of the /v1 operations over HTTP, the [Server] and the
 // [Client].
 //
-// It owns the wire messages and their one conversion to and from the domain (wire.go, convert.go),
+// It owns the wire messages and their one conversion to and from the domain (wire*.go, convert.go),
 // strict decoding (json.go), and the table of routes, from which the mux and the OpenAPI 3.1
 // document are both made (routes.go, openapi.go). It owns the one table from error to problem
 // (errors.go), and the duties of HTTP itself: authentication, limits, slow or cut bodies, ranges,

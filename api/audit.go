@@ -2,9 +2,9 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -85,13 +85,17 @@ func (a *auditor) keepReporting(ctx context.Context, now func() time.Time) {
 }
 
 // auditSignIn makes a record if this is the first use of the caller's token from its address in an
-// hour.
+// hour. All tokens that an issuer gives to one principal count as one: they live for minutes.
 func (s *Server) auditSignIn(c *call) {
 	if s.audits.log == nil {
 		return
 	}
-	now, from := s.machine.now(), c.clientAddr()
-	if s.audits.signIns.first(c.caller.Token, from, now) {
+	now := s.machine.now()
+	token := c.caller.Token
+	if c.caller.External {
+		token = sha256.Sum256([]byte(c.caller.Principal))
+	}
+	if s.audits.signIns.first(token, c.client, now) {
 		r := c.record(audit.SignIn)
 		r.Target = audit.Target{}
 		s.audits.log.Add(now, r)
@@ -100,11 +104,15 @@ func (s *Server) auditSignIn(c *call) {
 
 // audit makes the record of a request that has been answered, or is about to be refused with err.
 func (s *Server) audit(c *call, err error) {
-	if s.audits.log == nil || c.route == nil || c.route.audit == auditNothing {
+	which := auditRefusals // of a request that was refused for its URL
+	if c.route != nil {
+		which = c.route.audit
+	}
+	if s.audits.log == nil || which == auditNothing {
 		return
 	}
 	if err == nil {
-		if c.route.audit == auditAlways || c.route.audit == auditAdmins && c.caller.Admin {
+		if which == auditAlways || which == auditAdmins && c.caller.Admin {
 			r := c.record(audit.Act)
 			r.Outcome, r.Status = audit.OK, c.status
 			c.addChanges(&r)
@@ -116,7 +124,7 @@ func (s *Server) audit(c *call, err error) {
 	event := audit.Act
 	if refusedByAccess(err, code) {
 		event = audit.Refused
-	} else if c.route.audit != auditAlways {
+	} else if which != auditAlways {
 		return
 	}
 	now := s.machine.now()
@@ -149,23 +157,14 @@ func refusedByAccess(err error, code Code) bool {
 	return errors.Is(err, access.ErrHidden)
 }
 
-// clientAddr gives the address that the request came from. It is not valid if nobody knows.
-func (c *call) clientAddr() netip.Addr {
-	from, err := netip.ParseAddrPort(c.req.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return from.Addr().Unmap().WithZone("")
-}
-
 // record begins the record of a request: who asked for what.
 func (c *call) record(e audit.Event) audit.Record {
 	r := audit.Record{
 		Event: e, RequestID: c.id, Action: c.route.name(), Principal: c.caller.Principal, Token: c.caller.TokenID,
 		Target: c.target,
 	}
-	if from := c.clientAddr(); from.IsValid() {
-		r.Client = from.String()
+	if c.client.IsValid() {
+		r.Client = c.client.String()
 	}
 	for name, value := range c.query {
 		if name == "owner" {
@@ -179,9 +178,12 @@ func (c *call) record(e audit.Event) audit.Record {
 	return r
 }
 
-// name is the name of the operation, without the path's parameters.
+// name is the name of the operation, without the path's parameters; "" for no operation.
 func (r *route) name() string {
-	if r.auth == linked {
+	switch {
+	case r == nil:
+		return ""
+	case r.auth == linked:
 		return "read_link"
 	}
 	name, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/v1/"), "/")

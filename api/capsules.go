@@ -8,6 +8,7 @@ import (
 func (s *Server) createCapsule(c *call, in CreateCapsuleRequest) (Capsule, error) {
 	row, err := s.cfg.Memories.CreateCapsule(c.req.Context(), c.caller, memories.CapsuleRequest{
 		ID: in.CapsuleID, Name: in.Name, Subject: in.Subject, Owners: in.Owners, Controllers: in.Controllers,
+		MIMETypes: in.MIMETypes,
 	})
 	if err != nil {
 		return Capsule{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,6 +24,11 @@ type Client struct {
 	// Clock dates the answers that have no Date. NewClient sets the system's. It may be replaced
 	// before the first call.
 	Clock session.Clock
+	// Tokens gives the token of each request, instead of the one that NewClient was given; nil:
+	// that one. It is for tokens that end and are renewed. Its error may be ErrTokenEnded; any
+	// other is worth another try. It may be set before the first call, and is then called
+	// concurrently.
+	Tokens func(ctx context.Context) (string, error)
 
 	base, token string
 	http        *http.Client
@@ -40,6 +46,9 @@ func NewClient(baseURL, token string, hc *http.Client) *Client {
 	noRedirects.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &Client{Clock: system.Clock{}, base: strings.TrimRight(baseURL, "/"), token: token, http: &noRedirects}
 }
+
+// ErrTokenEnded: there is no token to send, nor will there be one.
+var ErrTokenEnded = errors.New("the token has ended, and is not renewed")
 
 // PutOptions qualify one put. At most one digest is sent.
 type PutOptions struct {
@@ -378,5 +387,5 @@ func (c *Client) contentAt(ctx context.Context, path string, off, n int64) (io.R
 	if res.StatusCode == http.StatusOK {
 		return nil, info, wholeOf(res)
 	}
-	return nil, info, readError(res)
+	return nil, info, c.readError(res)
 }

@@ -82,10 +82,13 @@ func ClassOf(err error) Class {
 		alert   tls.AlertError
 		address *net.AddrError
 		op      *net.OpError
+		token   *tokenError
 	)
 	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &scheme), errors.As(err, &cert), errors.As(err, &alert),
-		errors.As(err, &address):
+	case errors.As(err, &token) && !errors.Is(err, ErrTokenEnded) && !errors.Is(err, context.Canceled):
+		return Later
+	case errors.Is(err, ErrTokenEnded), errors.Is(err, context.Canceled), errors.As(err, &scheme),
+		errors.As(err, &cert), errors.As(err, &alert), errors.As(err, &address):
 		return Permanent
 	case errors.As(err, &op) && op.Op == "dial":
 		return Later // no server is there: shorter requests don't help
@@ -101,7 +104,7 @@ func (e *Error) class() Class {
 	switch {
 	case e.Code == CodeDamaged:
 		return Permanent
-	case e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests,
+	case e.Renewed, e.Code == CodeSuperseded, e.Code == CodeTimeout, e.Status == http.StatusTooManyRequests,
 		e.Status == http.StatusServiceUnavailable, e.Status == http.StatusInternalServerError:
 		return Later
 	}
@@ -114,6 +117,11 @@ func Everywhere(err error) bool {
 	var refused *Error
 	return !errors.As(err, &refused) || refused.Foreign || refused.Status == http.StatusServiceUnavailable
 }
+
+// tokenError is an error of Client.Tokens: no request was sent.
+type tokenError struct{ error }
+
+func (e *tokenError) Unwrap() error { return e.error }
 
 // schemeError is the error of speaking to a wrong server, or in a wrong protocol.
 type schemeError struct{ says string }

@@ -52,8 +52,14 @@ func (c *Client) request(
 	if err != nil {
 		return nil, err
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	token := c.token
+	if c.Tokens != nil {
+		if token, err = c.Tokens(ctx); err != nil {
+			return nil, &tokenError{err}
+		}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	if body == nil || n == 0 {
 		return req, nil
@@ -85,7 +91,7 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 299 {
-		return res.Header, readError(res)
+		return res.Header, c.readError(res)
 	}
 	if out == nil {
 		if res.StatusCode != http.StatusNoContent {
@@ -102,7 +108,7 @@ func (c *Client) do(req *http.Request, out any) (http.Header, error) {
 }
 
 // readError reads an error answer. An answer that is not Sluice's problem is Foreign.
-func readError(res *http.Response) error {
+func (c *Client) readError(res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	e := &Error{Recorded: -1, RetryAfter: retryAfter(res.Header)}
 	if n, err := strconv.ParseInt(res.Header.Get("Upload-Received"), 10, 64); err == nil && n >= 0 {
@@ -117,6 +123,10 @@ func readError(res *http.Response) error {
 	}
 	if e.RequestID == "" {
 		e.RequestID = res.Header.Get("X-Request-Id")
+	}
+	if e.Code == CodeUnauthenticated && c.Tokens != nil {
+		token, err := c.Tokens(res.Request.Context())
+		e.Renewed = err == nil && res.Request.Header.Get("Authorization") != "Bearer "+token
 	}
 	return e
 }

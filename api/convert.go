@@ -181,13 +181,14 @@ func capsuleOf(c catalog.Capsule) Capsule {
 		Controllers: slices.Clone(c.Controllers),
 		CreatedAt:   Time{c.Created}, Memories: c.Memories, Bytes: c.Bytes, Trashed: c.Trashed,
 		OpenSessions: c.Sessions, ReservedBytes: c.Reserved, QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
+		MIMETypes: slices.Clone(c.MIMETypes),
 	}
 }
 
 func capsuleChangeFrom(r UpdateCapsuleRequest) memories.CapsuleChange {
 	return memories.CapsuleChange{
 		Name: r.Name, Subject: r.Subject, Owners: r.Owners, Controllers: r.Controllers,
-		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories,
+		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, MIMETypes: r.MIMETypes,
 	}
 }
 

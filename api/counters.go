@@ -8,6 +8,7 @@ type counters struct {
 	connections, idle, heads, framing  atomic.Int64
 	requests, principal, json, answers atomic.Int64
 	slowBodies, slowAnswers            atomic.Int64
+	requestRate, failures              atomic.Int64
 }
 
 // rows returns labels and values, as metric takes them.
@@ -23,5 +24,7 @@ func (c *counters) rows() []any {
 		`{bound="answer_bytes"}`, c.answers.Load(),
 		`{bound="slow_body"}`, c.slowBodies.Load(),
 		`{bound="slow_answer"}`, c.slowAnswers.Load(),
+		`{bound="request_rate"}`, c.requestRate.Load(),
+		`{bound="failed_auth_rate"}`, c.failures.Load(),
 	}
 }

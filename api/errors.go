@@ -23,13 +23,30 @@ type refusal struct {
 	code   Code
 	detail string
 	retry  time.Duration
+	limit  int64 // the limit that was exceeded; 0: none
+	late   bool  // the answer comes after refuseDelay
 }
 
+// Bound gives the limit, if there is one. Nothing of it is used up.
+func (e *refusal) Bound() (limit, left int64) { return e.limit, -1 }
+
 func (e *refusal) Error() string { return e.detail }
+
+// isLate reports whether the answer to an error comes after refuseDelay: the client asks for too
+// much, and would only ask again.
+func isLate(err error) bool {
+	var r *refusal
+	return errors.Is(err, session.ErrBusy) || errors.As(err, &r) && r.late
+}
 
 // invalid makes the error for a field that has the problem.
 func invalid(field, problem string) error {
 	return &refusal{code: CodeInvalidArgument, detail: field + " " + problem}
+}
+
+// tooMuch makes the error for a field that exceeds a limit.
+func tooMuch(field, problem string, limit int64) error {
+	return &refusal{code: CodeInvalidArgument, detail: field + " " + problem, limit: limit}
 }
 
 // cutError is a body that did not end cleanly, or an answer that its client did not take. Err says
@@ -63,10 +80,12 @@ var (
 			"Nothing is taken until this server has been started anew",
 		retry: 5 * time.Second,
 	}
-	errBusy         = &refusal{code: CodeUnavailable, detail: "too many requests are running", retry: time.Second}
+	errBusy = &refusal{
+		code: CodeUnavailable, detail: "too many requests are running", retry: time.Second, late: true,
+	}
 	errTooManyConns = &refusal{code: CodeUnavailable, detail: "too many connections", retry: time.Second}
 	errOverShare    = &refusal{
-		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second,
+		code: CodeResourceExhausted, detail: "too much of yours is under way at one time", retry: time.Second, late: true,
 	}
 	// errSlow: the body came in more slowly than the minimum rate.
 	errSlow = errors.New("the body came too slowly")
@@ -124,6 +143,7 @@ var errorCodes = []struct {
 	{blob.ErrUnavailable, CodeUnavailable, time.Second},
 	{session.ErrSealed, CodeUnavailable, time.Second},
 	{session.ErrGenMoved, CodeUnavailable, time.Second},
+	{access.ErrIssuerAway, CodeUnavailable, 5 * time.Second},
 	{access.ErrUnauthenticated, CodeUnauthenticated, 0},
 	{access.ErrForbidden, CodeForbidden, 0},
 	{session.ErrNotFound, CodeNotFound, 0},
@@ -140,6 +160,7 @@ var errorCodes = []struct {
 	{catalog.ErrExists, CodeAlreadyExists, 0},
 	{catalog.ErrNotEmpty, CodeNotEmpty, 0},
 	{catalog.ErrQuota, CodeQuotaExceeded, 0},
+	{catalog.ErrMIME, CodeUnsupportedMediaType, 0},
 	{catalog.ErrTooManyTokens, CodeQuotaExceeded, 0},
 	{catalog.ErrTooManyGrants, CodeQuotaExceeded, 0},
 	{catalog.ErrUsedUp, CodeQuotaExceeded, 0},
@@ -182,8 +203,8 @@ func codeOf(err error) (code Code, retry time.Duration, detail string) {
 		return r.code, r.retry, r.detail
 	case errors.As(err, &field) && field.MIME:
 		return CodeUnsupportedMediaType, 0, err.Error()
-	case errors.As(err, &quota):
-		return CodeQuotaExceeded, 0, quotaDetail(quota)
+	case errors.As(err, &quota): // without what wraps it, which may name a session
+		return CodeQuotaExceeded, 0, quota.Error()
 	}
 	for _, row := range errorCodes {
 		if errors.Is(err, row.is) {
@@ -197,14 +218,6 @@ func codeOf(err error) (code Code, retry time.Duration, detail string) {
 		return CodeUnavailable, time.Second, ""
 	}
 	return CodeInternal, 0, ""
-}
-
-func quotaDetail(q *catalog.QuotaError) string {
-	unit := "bytes"
-	if q.Count {
-		unit = "memories"
-	}
-	return fmt.Sprintf("the %s may hold %d %s and holds %d: %d more don't fit", q.Of, q.Limit, unit, q.Used, q.Wanted)
 }
 
 // faultOf describes an error to the client. sizeOf returns a session's chunk size, or 0. It is
@@ -224,6 +237,10 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = errAway.detail
 	case code == CodeInternal:
 		f.Detail = "something went wrong here; the log has it under this request_id"
+	case code == CodeUnauthenticated && !errors.As(err, new(*refusal)): // the log says why
+		f.Detail = access.ErrUnauthenticated.Error()
+	case errors.Is(err, access.ErrIssuerAway):
+		f.Detail = "the issuer of the token can't be reached from the server; try again in a moment"
 	case code == CodeNotFound:
 		// The same for a thing that is not there and for one that the caller may not know of.
 		f.Detail = errNotFound.detail
@@ -234,11 +251,22 @@ func faultOf(err error, sizeOf func(session.SessionID) int64) Fault {
 		f.Detail = "not now; try again in a moment"
 	}
 	var (
+		bound interface {
+			error
+			Bound() (limit, left int64)
+		}
 		incomplete *session.IncompleteError
 		limit      *session.LimitError
 		sum        *upload.ChecksumError
 		length     *upload.LengthError
 	)
+	if errors.As(err, &bound) {
+		if limit, left := bound.Bound(); limit > 0 {
+			if f.Limit = &limit; left >= 0 {
+				f.Left = &left
+			}
+		}
+	}
 	switch {
 	case errors.As(err, &incomplete):
 		f.Missing = chunkRanges(incomplete.Missing, sizeOf(incomplete.ID))

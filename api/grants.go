@@ -130,9 +130,12 @@ func (s *Server) revokeLink(c *call, in RevokeLinkRequest) error {
 func (s *Server) readLink(c *call) error {
 	var err error
 	if c.caller, err = s.cfg.Access.OpenLink(c.req.Context(), c.req.PathValue("link")); err != nil {
-		return err
+		return s.noteFailure(c, err)
 	}
 	if err := s.assignSlot(c); err != nil {
+		return err
+	}
+	if err := s.checkRate(c); err != nil {
 		return err
 	}
 	s.watch(c)

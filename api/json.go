@@ -77,7 +77,7 @@ func decode(r *http.Request, body io.Reader, max int64, of *shape, charge func(n
 }
 
 func tooLong(max int64) error {
-	return &refusal{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max)}
+	return &refusal{code: CodeTooLarge, detail: fmt.Sprintf("the body has more than %d bytes", max), limit: max}
 }
 
 // jsonReader keeps what is read.

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"sync"
 
@@ -127,7 +128,9 @@ type limits struct {
 	slots, probes, waiting *limiter // requests
 	json, blocks, answers  *limiter // bytes
 	computing              *fairQueue
-	lingerRate             *rate.Limiter // bytes of refused bodies
+	lingerRate             *rate.Limiter      // bytes of refused bodies
+	requestRate            *rates[string]     // by principal
+	failures               *rates[netip.Addr] // by the address that network returns
 }
 
 func newLimits(requests, json, held, refused int64) limits {

@@ -125,30 +125,32 @@ func TestOneByteRangesInTheWorstOrder(t *testing.T) {
 	})
 }
 
+// refusedTotal returns what /metrics counts of each bound.
+func (w *world) refusedTotal() map[string]string {
+	rec := httptest.NewRecorder()
+	w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+	out := map[string]string{}
+	row := regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`)
+	for _, m := range row.FindAllStringSubmatch(rec.Body.String(), -1) {
+		out[m[1]] = m[2]
+	}
+	return out
+}
+
 // The refusals of each bound are counted under a name of its own, and there are no other names.
 func TestRefusalsAreCounted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("too long for make quick")
 	}
 	w := newWorld(t, func(c *api.Config) { c.MaxRequests = 1 })
-	bounds := func() map[string]string {
-		rec := httptest.NewRecorder()
-		w.server.AdminHandler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
-		out := map[string]string{}
-		row := regexp.MustCompile(`sluice_refused_total\{bound="(\w+)"\} (\d+)`)
-		for _, m := range row.FindAllStringSubmatch(rec.Body.String(), -1) {
-			out[m[1]] = m[2]
-		}
-		return out
-	}
 	want := map[string]string{}
 	for _, name := range []string{
 		"connections", "idle_connections", "head", "framing", "requests", "principal", "json_bytes", "answer_bytes",
-		"slow_body", "slow_answer",
+		"slow_body", "slow_answer", "request_rate", "failed_auth_rate",
 	} {
 		want[name] = "0"
 	}
-	if got := bounds(); !maps.Equal(got, want) {
+	if got := w.refusedTotal(); !maps.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
 	w.exchange("GET\r\n\r\n", 1)
@@ -160,7 +162,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 	for _, name := range []string{"head", "framing", "requests"} {
 		want[name] = "1"
 	}
-	if got := bounds(); !maps.Equal(got, want) {
+	if got := w.refusedTotal(); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -19,7 +20,8 @@ type call struct {
 	req      *http.Request
 	w        http.ResponseWriter
 	body     *body
-	id       string // of the request
+	id       string     // of the request
+	client   netip.Addr // where it comes from, behind trusted proxies; the zero Addr: it has no address
 	caller   access.Caller
 	query    map[string]string // parameters of the route that the request has
 	sha256   *catalog.SHA256   // of a raw body, if its head has it
@@ -80,7 +82,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		began := s.machine.now()
 		c := &call{
 			req: r, w: w, id: s.machine.requestID(),
-			body: newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow, s.machine),
+			client: s.proxies.client(r),
+			body:   newBody(r, w, s.cfg.MinRate, s.cfg.RateWindow, s.machine),
 		}
 		defer c.body.close()
 		if r.ProtoMajor >= 2 {
@@ -94,6 +97,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		defer s.unwatch(c)
+		s.setCORS(h, r)
 		defer s.releaseAll(c) // also what the answer to a panic holds
 		defer func() {
 			panicked := recover()
@@ -110,7 +114,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 				}
 			}
 			s.log.Debug("request", "request_id", c.id, "method", r.Method, "route", r.Pattern, "status", c.status,
-				"principal", c.caller.Principal, "in", c.body.received, "out", c.sent,
+				"principal", c.caller.Principal, "client", &c.client, "in", c.body.received, "out", c.sent,
 				"ms", s.machine.since(began).Milliseconds())
 			if panicked != nil {
 				panic(panicked)
@@ -119,8 +123,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		err := c.checkFraming()
 		if err != nil {
 			s.refused.framing.Add(1)
-		} else {
-			err = s.acquireSlot(c)
+		} else if err = s.acquireSlot(c); err == nil {
+			if err = s.checkURL(c); err != nil {
+				s.audit(c, err)
+			}
 		}
 		if err != nil {
 			s.refuse(c, err)
@@ -223,6 +229,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 	}
 	allow = append(allow, http.MethodOptions)
 	slices.Sort(allow)
+	list := strings.Join(allow, ", ")
 	return s.serve(func(c *call) error {
 		method := c.req.Method
 		if method == http.MethodHead {
@@ -233,12 +240,13 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 		case r != nil:
 			return s.run(c, r)
 		case c.req.Method == http.MethodOptions:
-			c.Header().Set("Allow", strings.Join(allow, ", "))
+			c.Header().Set("Allow", list)
+			setPreflight(c.Header(), c.req, list)
 			c.WriteHeader(http.StatusNoContent)
 			return nil
 		}
-		c.Header().Set("Allow", strings.Join(allow, ", "))
-		return &refusal{code: CodeMethodNotAllowed, detail: "this path takes " + strings.Join(allow, ", ")}
+		c.Header().Set("Allow", list)
+		return &refusal{code: CodeMethodNotAllowed, detail: "this path takes " + list}
 	})
 }
 
@@ -248,14 +256,17 @@ func (s *Server) run(c *call, r *route) error {
 	if r.auth > linked {
 		secret, ok := bearer(c.req.Header)
 		if !ok {
-			return access.ErrUnauthenticated
+			return s.noteFailure(c, access.ErrUnauthenticated)
 		}
 		var err error
 		if c.caller, err = s.cfg.Access.Authenticate(c.req.Context(), secret); err != nil {
-			return err
+			return s.noteFailure(c, err)
 		}
 		s.auditSignIn(c)
 		if err := s.assignSlot(c); err != nil {
+			return err
+		}
+		if err := s.checkRate(c); err != nil {
 			return err
 		}
 		if c.caller.Grant != 0 && r.auth != uploader {

@@ -28,7 +28,11 @@ func (s *Server) openapi(c *call) error {
 type obj = map[string]any
 
 // commonCodes are the codes that any operation may answer.
-var commonCodes = []Code{CodeInvalidArgument, CodeMethodNotAllowed, CodeInternal, CodeUnavailable}
+// Unauthenticated is among them, as no URL may have a token.
+var commonCodes = []Code{
+	CodeInvalidArgument, CodeUnauthenticated, CodeMethodNotAllowed, CodeResourceExhausted, CodeInternal,
+	CodeUnavailable,
+}
 
 // document makes the OpenAPI 3.1 description of the routes. Its schemas come from the wire types,
 // so they can't drift apart.
@@ -141,9 +145,6 @@ func header(about string) obj { return obj{"description": about, "schema": obj{"
 // errorResponses groups the codes of a route by status.
 func errorResponses(r route) map[string][]string {
 	codes := append(slices.Clone(commonCodes), r.codes...)
-	if r.auth > linked {
-		codes = append(codes, CodeUnauthenticated, CodeResourceExhausted)
-	}
 	if r.auth == admin {
 		codes = append(codes, CodeForbidden)
 	}
@@ -190,9 +191,7 @@ func parameters(r route) []any {
 		}
 	}
 	if r.content {
-		for _, name := range []string{
-			"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
-		} {
+		for _, name := range conditionFields {
 			out = append(out, obj{
 				"name": name, "in": "header", "description": "RFC 9110", "schema": obj{"type": "string"},
 			})

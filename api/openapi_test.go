@@ -40,13 +40,21 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		r.Body = io.NopCloser(bytes.NewReader(sent))
 	}
-	res, err := http.DefaultTransport.RoundTrip(r)
+	forged := r.Clone(r.Context())
+	forged.Host = "forged.example"
+	forged.Header.Set("X-Forwarded-Host", "forged.example")
+	forged.Header.Set("X-Forwarded-Proto", "forged")
+	forged.Header.Set("Forwarded", "host=forged.example;proto=forged")
+	res, err := http.DefaultTransport.RoundTrip(forged)
 	if err != nil {
 		return nil, err
 	}
 	got, err := io.ReadAll(res.Body)
 	if err != nil {
 		return nil, err
+	}
+	if strings.Contains(fmt.Sprint(res.Header)+string(got), "forged") {
+		c.t.Errorf("%s %s: the answer says where the request was sent: %v %s", r.Method, r.URL, res.Header, got)
 	}
 	res.Body.Close()
 	r.Body, res.Body = io.NopCloser(bytes.NewReader(sent)), io.NopCloser(bytes.NewReader(got))
@@ -124,6 +132,7 @@ func TestTheDocumentBoundsLists(t *testing.T) {
 		"FinishRequest.properties.chunk_crc32c.maxItems":                                "16384",
 		"FinishRequest.properties.chunk_crc32c.items.pattern":                           "^[0-9a-fA-F]{8}$",
 		"FinishBatchRequest.properties.finishes.maxItems":                               "1000",
+		"PrecheckRequest.properties.files.maxItems":                                     "1000",
 		"FinishBatchRequest.properties.finishes.items.properties.chunk_crc32c.maxItems": "16384",
 	} {
 		at := any(nil)
@@ -171,7 +180,11 @@ func TestTheContractHasEveryOperation(t *testing.T) {
 
 // Every route is called, and every request and answer is as the document says.
 func TestEveryRouteAnswersAsDocumented(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t, func(c *api.Config) {
+		c.SignIn = &api.SignIn{
+			Issuer: "https://issuer.test", Audience: "sluice", Client: "cli", Scopes: []string{"openid"},
+		}
+	})
 	valid, paths := w.document()
 	transport := &checked{t: t, valid: valid, seen: map[string]bool{}}
 	c := api.NewClient(w.url, w.secret, &http.Client{Transport: transport})
@@ -182,7 +195,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 
 	config, err := c.UploadConfig(ctx)
 	w.check(err)
-	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 {
+	if config.ChunkSize != chunk || config.SessionTTLSeconds != 7*24*3600 ||
+		config.SessionMaxAgeSeconds != 30*24*3600 {
 		t.Errorf("config %+v", config)
 	}
 	req := api.BeginRequest{
@@ -232,6 +246,14 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	}
 	if again, err := c.Begin(ctx, req); err != nil || again.State != "finished" || again.MemoryID != m.MemoryID {
 		t.Errorf("begun again: %+v %v", again, err)
+	}
+	checked, err := c.Precheck(ctx, api.PrecheckRequest{CapsuleID: "default", Files: []api.PrecheckFile{
+		{Name: "new", Bytes: 1}, {Name: "there", Bytes: size, SHA256: hexSum(b)}, {Name: "", Bytes: 1},
+	}})
+	w.check(err)
+	if !checked[0].OK || checked[0].MemoryID != "" || checked[1].MemoryID != m.MemoryID ||
+		checked[2].OK || checked[2].Code != api.CodeInvalidArgument || checked[2].Status != 400 {
+		t.Errorf("prechecked: %+v", checked)
 	}
 	second := w.filled(b)
 	batch, err := c.FinishBatch(ctx, []api.FinishRequest{finishOf(second.SessionID, b)})
@@ -335,6 +357,8 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 		t.Errorf("%d %v", n, err)
 	}
 	w.check(c.Ready(ctx))
+	_, err = c.ProtectedResource(ctx)
+	w.check(err)
 	for _, open := range []string{"/healthz", "/openapi.json"} {
 		req, err := http.NewRequestWithContext(ctx, "GET", w.url+open, nil)
 		w.check(err)

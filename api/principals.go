@@ -14,10 +14,12 @@ func (s *Server) whoAmI(c *call) (WhoAmI, error) {
 	}
 	bounds := s.cfg.Bounds.Of(a.Principal)
 	return WhoAmI{
-		PrincipalID: a.Principal.ID, Name: a.Principal.Name, Admin: a.Principal.Admin,
+		PrincipalID: a.Principal.ID, Name: a.Principal.Name, Admin: a.Admin,
+		Issuer: a.Principal.Identity.Issuer, Subject: a.Principal.Identity.Subject,
 		TokenID: a.Token.ID, TokenName: a.Token.Name, ReadOnly: a.Token.ReadOnly, ExpiresAt: Time{a.Token.Expires},
 		MaxOpenSessions: bounds.MaxSessions, QuotaBytes: bounds.QuotaBytes,
 		OpenSessions: a.Usage.Sessions, ReservedBytes: a.Usage.Reserved,
+		RequestsPerSecond: s.cfg.RequestRate,
 	}, nil
 }
 
@@ -92,6 +94,7 @@ func principalOf(p catalog.Principal) Principal {
 	return Principal{
 		PrincipalID: p.ID, Name: p.Name, Admin: p.Admin, CreatedAt: Time{p.Created},
 		MaxOpenSessions: p.MaxOpenSessions, QuotaBytes: p.QuotaBytes,
+		Issuer: p.Identity.Issuer, Subject: p.Identity.Subject,
 	}
 }
 

@@ -83,6 +83,11 @@ type Fault struct {
 	RetryAfterMS int64 `json:"retry_after_ms,omitzero"`
 	// Deleted: the result of the request is gone, or in the trash.
 	Deleted bool `json:"deleted,omitzero"`
+	// Limit is the limit that the request went past, and Left how much of it is left, for limits
+	// that are used up. Both count what the limit does: bytes, memories, sessions, elements of a
+	// list. nil: no limit was the reason.
+	Limit *int64 `json:"limit,omitzero"`
+	Left  *int64 `json:"left,omitzero"`
 }
 
 // Error is a refusal as the client gets it.
@@ -97,6 +102,8 @@ type Error struct {
 	// size or time) refused the request. Then only Status and Detail, a sentence about it, are
 	// known. [ClassOf] says what to do.
 	Foreign bool
+	// Renewed: the token of the request has ended, and [Client].Tokens gives another one now.
+	Renewed bool
 }
 
 // Error says what happened, with the id under which the server's log has it.

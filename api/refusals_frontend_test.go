@@ -23,7 +23,8 @@ type anOperation struct{ method, path string }
 func (w *world) operations() (out []anOperation) {
 	w.t.Helper()
 	for path, item := range w.documented() {
-		if slices.Contains([]string{"/healthz", "/readyz", "/openapi.json", "/r/{link}"}, path) {
+		open := []string{"/healthz", "/readyz", "/openapi.json", "/r/{link}", api.ResourcePath}
+		if slices.Contains(open, path) {
 			continue
 		}
 		for method := range item {

@@ -98,7 +98,8 @@ func commanding[In any](f func(*Server, *call, In) error) operation {
 }
 
 func maxJSONOf[In any]() int64 {
-	if reflect.TypeFor[In]() == reflect.TypeFor[FinishBatchRequest]() {
+	switch reflect.TypeFor[In]() {
+	case reflect.TypeFor[FinishBatchRequest](), reflect.TypeFor[PrecheckRequest]():
 		return maxBatchJSON
 	}
 	return maxJSON
@@ -140,7 +141,10 @@ func routes() []route {
 	)
 	putCodes := append([]Code{CodeChunkConflict, CodeSuperseded, CodeQuotaExceeded}, bodyCodes...)
 	finishCodes := append(
-		[]Code{CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded}, endedCodes...,
+		[]Code{
+			CodeIncomplete, CodeChecksumMismatch, CodeLengthMismatch, CodeQuotaExceeded, CodeUnsupportedMediaType,
+		},
+		endedCodes...,
 	)
 	createCodes := append([]Code{CodeIdempotencyConflict, CodeQuotaExceeded, CodeSuperseded}, bodyCodes...)
 	accessCodes := []Code{CodeNotFound, CodeForbidden}
@@ -162,6 +166,13 @@ func routes() []route {
 				accessCodes...,
 			),
 			about: "Makes a session, or answers the one that the same idem has.",
+		},
+		{
+			audit:  auditRefusals,
+			method: post, path: "/v1/uploads_precheck", longAnswer: true, auth: uploader, beginsNew: true,
+			operation: exchanging((*Server).precheck),
+			codes:     append([]Code{CodeTooLarge, CodeResourceExhausted, CodeStorageFull}, accessCodes...),
+			about:     "What a begin of each of up to 1,000 files would answer. It reserves nothing.",
 		},
 		{
 			audit:  auditRefusals,
@@ -294,7 +305,7 @@ func routes() []route {
 			audit:  auditAlways,
 			method: post, path: "/v1/capsules_update", auth: member, codes: accessCodes,
 			operation: exchanging((*Server).updateCapsule),
-			about:     "Changes what is given: name, roles, or, for an admin, quotas.",
+			about:     "Changes what is given: name, MIME types, roles, or, for an admin, quotas.",
 		},
 		{
 			audit:  auditAlways,
@@ -311,6 +322,12 @@ func routes() []route {
 			about:     "The content of a read link. The link is the secret: it asks for no token.",
 		},
 
+		{
+			audit:  auditNothing,
+			method: get, path: ResourcePath, codes: []Code{CodeNotFound},
+			operation: answering((*Server).protectedResource),
+			about:     "At which issuer callers sign in (RFC 9728); 404 if there is none.",
+		},
 		{
 			audit:  auditNothing,
 			method: get, path: "/healthz", operation: answering((*Server).healthz), about: "The process is up.",

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +48,8 @@ type Config struct {
 	EndOwner func(ctx context.Context, id string) error
 	// Bounds are the server's own bounds on the open sessions of one principal.
 	Bounds catalog.Bounds
+	// SignIn says where callers sign in if the server takes tokens of an issuer; nil: it does not.
+	SignIn *SignIn
 
 	// Clock (the system's) and Rand (crypto/rand) are safe for concurrent use. The deadlines of
 	// connections are set by the Clock.
@@ -76,6 +80,15 @@ type Config struct {
 	// Refused bounds the refused requests that wait for their clients, and the streams that have
 	// begun and are neither refused nor let in, except one of each connection (256).
 	Refused int64
+	// RequestRate bounds the requests a second of one principal, with two seconds' worth at once.
+	// FailedAuthRate bounds the requests a second without a valid token from one address, or from
+	// one /64 of IPv6, with five seconds' worth at once. 0 is no bound, and MaxRate the most.
+	RequestRate, FailedAuthRate int64
+	// TrustedProxies say truly where a request comes from (X-Forwarded-For, Forwarded). ParseProxy
+	// makes them.
+	TrustedProxies []netip.Prefix
+	// Origins are those whose pages may read answers (CORS), as ParseOrigin returns them.
+	Origins []string
 }
 
 // Server answers the /v1 operations. Its handlers are safe for concurrent use. It has goroutines of
@@ -92,6 +105,7 @@ type Server struct {
 	// largeBlocks and smallBlocks hold *[]byte for blocks of contents.
 	largeBlocks, smallBlocks sync.Pool
 
+	proxies  proxies
 	limits   limits
 	watcher  watcher
 	refused  counters
@@ -111,6 +125,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Uploads == nil || cfg.Memories == nil || cfg.Sessions == nil || cfg.Access == nil || cfg.Expire == nil ||
 		cfg.EndOwner == nil {
 		return nil, errors.New("api: Uploads, Memories, Sessions, Access, Expire and EndOwner are needed")
+	}
+	if err := checkFront(cfg); err != nil {
+		return nil, err
 	}
 	if cfg.Damaged == nil {
 		cfg.Damaged = func() (int64, []string) { return 0, nil }
@@ -134,11 +151,13 @@ func New(cfg Config) (*Server, error) {
 	cfg.MaxHead = cmp.Or(cfg.MaxHead, maxHead)
 	machine := machine{cfg.Clock, cfg.Rand}
 	s := &Server{
-		cfg: cfg, machine: machine, log: cfg.Log, audits: auditor{log: cfg.Audit},
+		cfg: cfg, machine: machine, log: cfg.Log, audits: auditor{log: cfg.Audit}, proxies: cfg.TrustedProxies,
 		unread:  newUnreadBytes(cmp.Or(cfg.Unread, maxUnread)),
 		pending: newPendingStreams(int(cfg.Refused), streamsOf(cfg.MaxRequests), machine.now),
 		limits:  newLimits(cfg.MaxRequests, cmp.Or(cfg.JSON, maxHeld), cmp.Or(cfg.AnswerBytes, maxHeld), cfg.Refused),
 	}
+	s.limits.requestRate = newRates[string](cfg.RequestRate, requestBurst)
+	s.limits.failures = newRates[netip.Addr](cfg.FailedAuthRate, failureBurst)
 	s.watcher.check, s.watcher.enter, s.watcher.leave = cfg.Access.StillAllowed, s.enter, s.requests.Done
 	routes := routes()
 	var err error
@@ -148,6 +167,26 @@ func New(cfg Config) (*Server, error) {
 	s.public = s.guard(s.mux(routes))
 	s.admin = s.adminMux()
 	return s, nil
+}
+
+// checkFront refuses what would let in more than it says.
+func checkFront(cfg Config) error {
+	for _, rate := range []int64{cfg.RequestRate, cfg.FailedAuthRate} {
+		if rate < 0 || rate > MaxRate {
+			return fmt.Errorf("api: a rate must be 0 to %d a second, and not %d", MaxRate, rate)
+		}
+	}
+	for _, proxy := range cfg.TrustedProxies {
+		if p, err := ParseProxy(proxy.String()); err != nil || p != proxy {
+			return fmt.Errorf("api: the trusted proxy %s is not as ParseProxy returns it", proxy)
+		}
+	}
+	for _, origin := range cfg.Origins {
+		if o, err := ParseOrigin(origin); err != nil || o != origin {
+			return fmt.Errorf("api: the origin %q is not as ParseOrigin returns it", origin)
+		}
+	}
+	return nil
 }
 
 // Handler is for the public listener.

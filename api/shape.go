@@ -96,7 +96,7 @@ func (s *shape) check(d *jsontext.Decoder) error {
 		return invalid(currentPath(d), fmt.Sprintf("must be %d hex digits", s.hexDigits))
 	}
 	if len(v) > maxString {
-		return invalid(currentPath(d), fmt.Sprintf("is longer than %d bytes", maxString))
+		return tooMuch(currentPath(d), fmt.Sprintf("is longer than %d bytes", maxString), maxString)
 	}
 	return nil
 }
@@ -108,7 +108,8 @@ func (s *shape) checkList(d *jsontext.Decoder) error {
 	for n := 0; d.PeekKind() != ']'; n++ {
 		if n == s.maxElems {
 			at := d.StackPointer()
-			return invalid(dotted(at.Parent()), fmt.Sprintf("may have at most %d elements", s.maxElems))
+			problem := fmt.Sprintf("may have at most %d elements", s.maxElems)
+			return tooMuch(dotted(at.Parent()), problem, int64(s.maxElems))
 		}
 		if err := s.elem.check(d); err != nil {
 			return err

@@ -47,7 +47,7 @@ func (t *throttle) take(now time.Time, all bool) (suppressed int64) {
 }
 
 // throttles has one throttle for each kind of refusal.
-type throttles struct{ busy, conns, other throttle }
+type throttles struct{ busy, conns, tokens, other throttle }
 
 // forError returns the throttle of an error.
 func (t *throttles) forError(err error) *throttle {
@@ -56,6 +56,8 @@ func (t *throttles) forError(err error) *throttle {
 		return &t.busy
 	case errors.Is(err, errTooManyConns):
 		return &t.conns
+	case isTokenTrouble(err):
+		return &t.tokens
 	}
 	return &t.other
 }

@@ -20,6 +20,7 @@ func (s *Server) uploadConfig(c *call) (UploadConfig, error) {
 	out := UploadConfig{
 		InlineMax: l.InlineMax, ChunkSize: l.ChunkSize, ChunkSizeMin: l.ChunkSizeMin, ChunkSizeMax: l.ChunkSizeMax,
 		MaxChunks: l.MaxChunks, MaxBytes: l.MaxBytes, SessionTTLSeconds: int64(l.TTL.Seconds()),
+		SessionMaxAgeSeconds: int64(l.MaxAge.Seconds()), RequestsPerSecond: s.cfg.RequestRate,
 	}
 	if c.caller.Grant == catalog.Ticket {
 		g, err := s.cfg.Access.Grant(c.req.Context(), c.caller)

@@ -42,6 +42,10 @@ type UploadConfig struct {
 	MaxChunks         int64 `json:"max_chunks"`
 	MaxBytes          int64 `json:"max_bytes"`
 	SessionTTLSeconds int64 `json:"session_ttl_seconds"`
+	// SessionMaxAgeSeconds is how long a session lives at most, whatever is sent; absent: no bound.
+	SessionMaxAgeSeconds int64 `json:"session_max_age_seconds,omitzero"`
+	// RequestsPerSecond bounds the requests of one principal; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 	// Ticket is there if the caller has an upload ticket. MaxBytes is then that of the ticket.
 	Ticket *TicketLimits `json:"ticket,omitzero"`
 }
@@ -195,6 +199,8 @@ type CreateCapsuleRequest struct {
 	Subject     string   `json:"subject,omitzero"`
 	Owners      []string `json:"owners,omitzero" max:"100"`
 	Controllers []string `json:"controllers,omitzero" max:"100"`
+	// MIMETypes are the types that contents may have, as type/subtype or type/*; none: all.
+	MIMETypes []string `json:"mime_types,omitzero" max:"100"`
 }
 
 // UpdateCapsuleRequest changes what is not nil. The quotas are an admin's to change; 0 is no bound.
@@ -206,6 +212,7 @@ type UpdateCapsuleRequest struct {
 	Controllers   *[]string `json:"controllers,omitzero" max:"100"`
 	QuotaBytes    *int64    `json:"quota_bytes,omitzero"`
 	QuotaMemories *int64    `json:"quota_memories,omitzero"`
+	MIMETypes     *[]string `json:"mime_types,omitzero" max:"100"`
 }
 
 // DeleteCapsuleRequest names the capsule to delete; it must be empty.
@@ -230,6 +237,8 @@ type Capsule struct {
 	ReservedBytes int64 `json:"reserved_bytes"`
 	QuotaBytes    int64 `json:"quota_bytes,omitzero"`
 	QuotaMemories int64 `json:"quota_memories,omitzero"`
+	// MIMETypes are the types that contents may have, as type/subtype or type/*; absent: all.
+	MIMETypes []string `json:"mime_types,omitzero"`
 }
 
 // CapsuleList is a page of capsules.
@@ -246,6 +255,9 @@ type Principal struct {
 	CreatedAt       Time   `json:"created_at"`
 	MaxOpenSessions int64  `json:"max_open_sessions,omitzero"`
 	QuotaBytes      int64  `json:"quota_bytes,omitzero"` // of its open sessions together
+	// Issuer and Subject say who signs in as it with tokens of an issuer; absent: nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 }
 
 // PrincipalList is a page of principals, the oldest first.
@@ -320,63 +332,22 @@ type WhoAmI struct {
 	PrincipalID string `json:"principal_id"`
 	Name        string `json:"name"`
 	Admin       bool   `json:"admin"`
-	TokenID     string `json:"token_id"`
+	TokenID     string `json:"token_id,omitzero"` // absent: the token is one of the issuer
 	TokenName   string `json:"token_name,omitzero"`
 	ReadOnly    bool   `json:"read_only"`
 	ExpiresAt   Time   `json:"expires_at,omitzero"` // absent: the token has no end
+	// Issuer and Subject say who signs in as the principal with tokens of an issuer; absent:
+	// nobody.
+	Issuer  string `json:"issuer,omitzero"`
+	Subject string `json:"subject,omitzero"`
 	// MaxOpenSessions bounds the open sessions, and QuotaBytes their bytes together; absent: no
 	// bound.
 	MaxOpenSessions int64 `json:"max_open_sessions,omitzero"`
 	QuotaBytes      int64 `json:"quota_bytes,omitzero"`
 	OpenSessions    int64 `json:"open_sessions"`
 	ReservedBytes   int64 `json:"reserved_bytes"`
-}
-
-// AdminSession is a session as an admin sees it: nothing of what it is for.
-type AdminSession struct {
-	SessionID      string `json:"session_id"`
-	State          string `json:"state"`
-	Owner          string `json:"owner"`
-	ChunkSize      int64  `json:"chunk_size"`
-	ExpectedChunks *int64 `json:"expected_chunks"`
-	BytesExpected  *int64 `json:"bytes_expected"`
-	BytesReceived  int64  `json:"bytes_received"`
-	CreatedAt      Time   `json:"created_at"`
-	LastSeen       Time   `json:"last_seen"`
-	ExpiresAt      Time   `json:"expires_at,omitzero"`
-}
-
-// AdminSessionList is a page of anybody's sessions.
-type AdminSessionList struct {
-	Sessions   []AdminSession `json:"sessions"`
-	NextCursor string         `json:"next_cursor,omitzero"`
-	// Damaged are records that can't be read, as far as they were met since the start, at most 100.
-	// No list has those of sessions.
-	Damaged []string `json:"damaged,omitzero"`
-}
-
-// SessionStats are the figures of the session engine. Open to BytesReceived are current figures.
-// Begun to Expired are totals since the store was made.
-type SessionStats struct {
-	Open           int64 `json:"open"`
-	Sealed         int64 `json:"sealed"`
-	BytesExpected  int64 `json:"bytes_expected"`
-	BytesReceived  int64 `json:"bytes_received"`
-	OldestLastSeen Time  `json:"oldest_last_seen,omitzero"` // of the open sessions; absent if there is none
-	Begun          int64 `json:"begun"`
-	Finished       int64 `json:"finished"`
-	Aborted        int64 `json:"aborted"`
-	Expired        int64 `json:"expired"`
-}
-
-// Cleared answers sessions_clear_all.
-type Cleared struct {
-	Cleared int64 `json:"cleared"`
-}
-
-// CleanedUp answers sessions_cleanup_expired.
-type CleanedUp struct {
-	Expired int64 `json:"expired"`
+	// RequestsPerSecond bounds the principal's requests; absent: no bound.
+	RequestsPerSecond int64 `json:"requests_per_second,omitzero"`
 }
 
 // Health answers /healthz and /readyz.

@@ -157,10 +157,17 @@ func newWorld(t *testing.T, change func(*api.Config)) *world {
 
 func openWorld(t *testing.T, cfg api.Config, engine session.Config) *world {
 	t.Helper()
+	return openWorldWith(t, cfg, engine, nil)
+}
+
+// openWorldWith is openWorld with an issuer of tokens, if it is not nil.
+func openWorldWith(t *testing.T, cfg api.Config, engine session.Config, issuer access.Issuer) *world {
+	t.Helper()
 	w := &world{t: t, transport: &http.Transport{}}
 	var err error
 	w.parts, err = assemble(t.Context(), cfg, engine)
 	w.check(err)
+	w.access.SetIssuer(issuer)
 	w.me, err = w.access.Authenticate(t.Context(), w.secret)
 	w.check(err)
 	_, w.foreign = w.join("stranger", false)

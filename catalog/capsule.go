@@ -15,8 +15,8 @@ type Moment struct {
 	Running int64
 }
 
-// NewCapsule stores c, which has an id, its roles and its quotas. It gives ErrExists if the id is
-// taken.
+// NewCapsule stores c, which has an id, its roles, its quotas and its MIME types. It gives
+// ErrExists if the id is taken.
 func NewCapsule(tx Tx, c Capsule, at Moment) (Capsule, error) {
 	if !ValidCapsuleID(c.ID) {
 		return c, &FieldError{Field: "capsule_id", Problem: "must match [a-z0-9][a-z0-9._-]{0,62}"}
@@ -24,7 +24,7 @@ func NewCapsule(tx Tx, c Capsule, at Moment) (Capsule, error) {
 	if _, taken, err := Capsules.Find(tx, Name(c.ID)); err != nil || taken {
 		return c, errors.Join(err, errIf(taken, ErrExists))
 	}
-	if err := checkCapsule(c); err != nil {
+	if err := checkCapsule(&c); err != nil {
 		return c, err
 	}
 	c.Created = at.Now
@@ -51,7 +51,7 @@ func errIf(yes bool, err error) error {
 	return nil
 }
 
-// ChangeCapsule lets change edit a copy of the row: its name, roles and quotas.
+// ChangeCapsule lets change edit a copy of the row: its name, roles, quotas and MIME types.
 func ChangeCapsule(tx Tx, id string, change func(*Capsule) error, at Moment) (Capsule, error) {
 	before, err := Capsules.Get(tx, Name(id))
 	if err != nil {
@@ -62,7 +62,7 @@ func ChangeCapsule(tx Tx, id string, change func(*Capsule) error, at Moment) (Ca
 	if err := change(&c); err != nil {
 		return before, err
 	}
-	if err := checkCapsule(c); err != nil {
+	if err := checkCapsule(&c); err != nil {
 		return before, err
 	}
 	if err := emit(tx, &c, Event{Type: CapsuleUpdated, Time: at.Now}); err != nil {
@@ -93,7 +93,8 @@ func DeleteCapsule(tx Tx, id string, at Moment) error {
 // maxRoles bounds the owners of one capsule, and its controllers.
 const maxRoles = 100
 
-func checkCapsule(c Capsule) error {
+// checkCapsule checks what clients give, and brings the MIME types into their normal form.
+func checkCapsule(c *Capsule) (err error) {
 	if err := checkText("name", c.Name, 0, maxName, false); err != nil {
 		return err
 	}
@@ -103,12 +104,13 @@ func checkCapsule(c Capsule) error {
 	case len(c.Owners) > maxRoles || len(c.Controllers) > maxRoles:
 		return &FieldError{
 			Field:   "owners and controllers",
-			Problem: fmt.Sprintf("may name %d principals each", maxRoles),
+			Problem: fmt.Sprintf("may name %d principals each", maxRoles), Limit: maxRoles,
 		}
 	case c.QuotaBytes < 0 || c.QuotaMemories < 0:
 		return &FieldError{Field: "quota", Problem: "must not be negative; 0 is no bound"}
 	}
-	return nil
+	c.MIMETypes, err = CleanMIMEPatterns("mime_types", c.MIMETypes)
+	return err
 }
 
 // Members lists all principals that have a role, each once.

@@ -31,9 +31,9 @@ var (
 	ErrNotEmpty = errors.New("the capsule is not empty")
 	// ErrQuota: see *QuotaError.
 	ErrQuota = errors.New("quota exceeded")
-	// ErrTooManySessions: the owner has as many open sessions as are allowed.
+	// ErrTooManySessions: the owner has as many open sessions as are allowed. See *CountError.
 	ErrTooManySessions = errors.New("too many open sessions")
-	// ErrTooManyTokens: the principal has MostTokens.
+	// ErrTooManyTokens: the principal has MostTokens. See *CountError.
 	ErrTooManyTokens = errors.New("too many tokens")
 	// ErrLastAdmin: without this principal there would be no admin.
 	ErrLastAdmin = errors.New("there must be an admin")
@@ -46,19 +46,16 @@ var (
 	ErrDeleted = errors.New("the memory was deleted")
 )
 
-// QuotaError says which quota refused what.
-type QuotaError struct {
-	Of          string // "capsule" or "principal"
-	Limit, Used int64  // bytes, or memories if Count is set
-	Wanted      int64
-	Count       bool
-}
-
 // FieldError says which field of the metadata is malformed, and how to correct it.
 type FieldError struct {
 	Field, Problem string
 	MIME           bool // the MIME type is malformed
+	// Limit is the length or number that the field exceeds; 0: that is not the problem.
+	Limit int64
 }
+
+// Bound gives the limit, of which nothing is ever used up.
+func (e *FieldError) Bound() (limit, left int64) { return e.Limit, -1 }
 
 func (e *FieldError) Error() string { return e.Field + " " + e.Problem }
 
@@ -87,6 +84,8 @@ type Capsule struct {
 	QuotaBytes, QuotaMemories int64
 	// Seq is the number of the capsule's latest event.
 	Seq uint64
+	// MIMETypes are the types that contents may have, as patterns; empty: all. See MIMEAllowed.
+	MIMETypes []string
 }
 
 // Meta is a client's description of a file.
@@ -220,6 +219,8 @@ type Principal struct {
 	Created  time.Time
 	// MaxOpenSessions and QuotaBytes (of open sessions); 0: the server's setting.
 	MaxOpenSessions, QuotaBytes int64
+	// Identity says who signs in as the principal with tokens of an issuer. Zero: nobody.
+	Identity Identity
 }
 
 // Token lets its bearer act as a principal. The catalog keeps only the hash of the secret.

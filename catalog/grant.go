@@ -20,7 +20,8 @@ type Grant struct {
 	Maker, Capsule   string
 	Created, Expires time.Time
 
-	// Of a ticket. MaxBytes bounds each upload. MIME lists the types that are allowed; empty: all.
+	// Of a ticket. MaxBytes bounds each upload. MIME are the types that are allowed, as
+	// patterns; empty: all. See MIMEAllowed.
 	MaxBytes int64
 	MIME     []string
 	// Uploads bounds Open and Done together: the uploads that are under way, and the finished ones.
@@ -43,9 +44,9 @@ const (
 
 // The errors of grants.
 var (
-	// ErrUsedUp: the ticket has had its uploads, or the link its downloads.
+	// ErrUsedUp: the ticket has had its uploads (see *CountError), or the link its downloads.
 	ErrUsedUp = errors.New("used up")
-	// ErrTooManyGrants: the principal has MostGrants.
+	// ErrTooManyGrants: the principal has MostGrants. See *CountError.
 	ErrTooManyGrants = errors.New("too many tickets and links")
 )
 
@@ -88,12 +89,13 @@ func (k GrantListKey) AppendKey(b []byte) []byte {
 	return append(appendString(b, string(k.Holder)), k.ID...)
 }
 
-// Fits gives ErrUsedUp unless one more upload of the ticket may begin.
+// Fits gives a *CountError of ErrUsedUp unless one more upload of the ticket may begin.
 func (g Grant) Fits() error {
 	if g.Open+g.Done >= g.Uploads {
-		return fmt.Errorf(
-			"%w: the ticket is for %d uploads; %d are finished and %d under way", ErrUsedUp, g.Uploads, g.Done, g.Open,
-		)
+		return &CountError{
+			Err: ErrUsedUp, Of: "the ticket", Things: "uploads, finished or under way", Limit: g.Uploads,
+			Used: g.Open + g.Done, Remedy: "ask whoever made it for another one",
+		}
 	}
 	return nil
 }
@@ -114,7 +116,10 @@ func NewGrant(tx Tx, g Grant, at Moment) error {
 			return err
 		}
 		if n++; n >= MostGrants {
-			return fmt.Errorf("%w: you have made %d; revoke some", ErrTooManyGrants, n)
+			return &CountError{
+				Err: ErrTooManyGrants, Of: "the principal", Things: "tickets and links", Limit: MostGrants, Used: int64(n),
+				Remedy: "revoke some",
+			}
 		}
 	}
 	return errors.Join(

@@ -52,7 +52,7 @@ func (m Meta) Validate() (Meta, error) {
 	if len(m.Tags) > maxTags {
 		return m, &FieldError{
 			Field:   "meta.tags",
-			Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags),
+			Problem: fmt.Sprintf("has %d tags, and %d are allowed", len(m.Tags), maxTags), Limit: maxTags,
 		}
 	}
 	size := len(m.Name) + len(m.Path) + len(m.MIME) + len(m.Description)
@@ -65,7 +65,7 @@ func (m Meta) Validate() (Meta, error) {
 	if size > maxMeta {
 		return m, &FieldError{
 			Field:   "meta",
-			Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta),
+			Problem: fmt.Sprintf("has %d bytes in all its fields together, and %d are allowed", size, maxMeta), Limit: maxMeta,
 		}
 	}
 	if m.Width < 0 || m.Width > maxPixels || m.Height < 0 || m.Height > maxPixels {
@@ -84,7 +84,8 @@ func checkText(field, s string, least, most int, lines bool) error {
 	case len(s) < least:
 		return &FieldError{Field: field, Problem: "must not be empty"}
 	case len(s) > most:
-		return &FieldError{Field: field, Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), most)}
+		problem := fmt.Sprintf("has %d bytes, and %d are allowed", len(s), most)
+		return &FieldError{Field: field, Problem: problem, Limit: int64(most)}
 	case !utf8.ValidString(s):
 		return &FieldError{Field: field, Problem: "is not UTF-8"}
 	}
@@ -106,7 +107,8 @@ func cleanPath(p string) (string, error) {
 	}
 	p = Comparable(p)
 	if len(p) > maxPath {
-		return "", &FieldError{Field: "meta.path", Problem: fmt.Sprintf("has more than %d bytes in NFC", maxPath)}
+		problem := fmt.Sprintf("has more than %d bytes in NFC", maxPath)
+		return "", &FieldError{Field: "meta.path", Problem: problem, Limit: maxPath}
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch part {
@@ -135,8 +137,8 @@ func cleanMIME(s string) (string, error) {
 	if len(s) > maxMIME {
 		return "", &FieldError{
 			Field:   "meta.mime_type",
-			Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME),
-			MIME:    true,
+			Problem: fmt.Sprintf("has %d bytes, and %d are allowed", len(s), maxMIME), Limit: maxMIME,
+			MIME: true,
 		}
 	}
 	name, params, err := mime.ParseMediaType(s)

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -77,8 +76,8 @@ func checkOtherAdmin(r Reader, id string) error {
 }
 
 // DeletePrincipal removes a principal. Nobody is that principal from this commit on: its tokens and
-// its rights have ended. What is left of it is due, and goes step by step: see endPrincipal. It
-// gives ErrLastAdmin for the only admin.
+// its rights have ended, and its identity is nobody's. What is left of it is due, and goes step by
+// step: see endPrincipal. It gives ErrLastAdmin for the only admin.
 func DeletePrincipal(tx Tx, id string) error {
 	p, err := Principals.Get(tx, Name(id))
 	if err != nil {
@@ -89,7 +88,7 @@ func DeletePrincipal(tx Tx, id string) error {
 			return err
 		}
 	}
-	return errors.Join(Principals.Delete(tx, Name(id)), due(tx, 0, DuePrincipal, id))
+	return errors.Join(Principals.Delete(tx, Name(id)), deleteIdentity(tx, p), due(tx, 0, DuePrincipal, id))
 }
 
 // endAtOnce is how many tokens, grants and roles, of each, one commit of endPrincipal removes.
@@ -182,7 +181,10 @@ func CheckNewToken(r Reader, t Token) error {
 			return err
 		}
 		if n++; n >= MostTokens {
-			return fmt.Errorf("%w: the principal has %d; revoke some", ErrTooManyTokens, n)
+			return &CountError{
+				Err: ErrTooManyTokens, Of: "the principal", Things: "tokens", Limit: MostTokens, Used: int64(n),
+				Remedy: "revoke some",
+			}
 		}
 	}
 	return nil

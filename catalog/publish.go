@@ -44,7 +44,8 @@ type Publication struct {
 // session gives the same memory, and ErrDeleted if that is gone. Another upload of the same request
 // under the same key may have been faster. Then only its memory exists. Publish returns that memory
 // if the bytes are the same; if its content was damaged, this content replaces it. If p is Keyed,
-// Publish gives ErrKeyTaken if the key has other bytes, and ErrDeleted if its memory is gone.
+// Publish gives ErrKeyTaken if the key has other bytes, and ErrDeleted if its memory is gone. A new
+// memory whose type the capsule does not take is a *MIMEError.
 func Publish(tx Tx, p Publication) (Memory, error) {
 	m, at := p.Memory, p.At
 	if m.By != 0 {
@@ -76,6 +77,9 @@ func Publish(tx Tx, p Publication) (Memory, error) {
 		case found:
 			p.IdemKey = "" // the key stays with the other request
 		}
+	}
+	if err := CheckMIME(m.MIME, c.MIMETypes); err != nil {
+		return m, err
 	}
 	if err := c.Fits(m.Bytes, 1); err != nil {
 		return m, err

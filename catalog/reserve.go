@@ -1,9 +1,6 @@
 package catalog
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // Bounds are the server's own bounds on the open sessions of one owner; 0 is no bound. A
 // principal's row may set others.
@@ -13,24 +10,11 @@ type Bounds struct {
 	MaxSessions, QuotaBytes int64
 }
 
-func (e *QuotaError) Error() string {
-	unit := "bytes"
-	if e.Count {
-		unit = "memories"
-	}
-	return fmt.Sprintf(
-		"the %s may have %d %s; %d are used or reserved, and %d more are wanted", e.Of, e.Limit, unit, e.Used, e.Wanted,
-	)
-}
-
-// Unwrap makes errors.Is(err, ErrQuota) true.
-func (e *QuotaError) Unwrap() error { return ErrQuota }
-
 // Reserve takes the quota of a session from the bounds of its capsule and its owner: r.Bytes, or,
 // if less is left, at least `least`, which the session is known to bring. If the session has a
 // reservation already, Reserve takes only the difference. It gives back what is too much once
 // `least` is r.Bytes. A session that a ticket owns counts for the ticket and for its maker. Errors:
-// *QuotaError, ErrTooManySessions, ErrUsedUp, ErrNotFound for the capsule.
+// *QuotaError, *CountError of ErrTooManySessions or ErrUsedUp, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
@@ -60,12 +44,13 @@ func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 		return err
 	}
 	if b.MaxSessions > 0 && u.Sessions+one > b.MaxSessions {
-		return fmt.Errorf(
-			"%w: %d are open, and %d are allowed; finish or abort some", ErrTooManySessions, u.Sessions, b.MaxSessions,
-		)
+		return &CountError{
+			Err: ErrTooManySessions, Of: "the principal", Things: "open sessions", Limit: b.MaxSessions,
+			Used: u.Sessions, Remedy: "finish or abort some",
+		}
 	}
-	if b.QuotaBytes > 0 && need > 0 && u.Reserved+need > b.QuotaBytes {
-		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: need}
+	if err := b.Fits(u, need); err != nil {
+		return err
 	}
 	if c.QuotaBytes > 0 {
 		more = min(more, max(c.QuotaBytes-c.Bytes-c.Reserved, need))
@@ -101,6 +86,23 @@ func payerOf(tx Tx, r *Reservation, again bool) (Principal, error) {
 	}
 	p, _, err = Principals.Find(tx, Name(r.Payer))
 	return p, err
+}
+
+// BoundsOf gives the bounds of an owner: the server's own are b.
+func BoundsOf(r Reader, owner string, b Bounds) (Bounds, error) {
+	p, ok, err := Principals.Find(r, Name(owner))
+	if ok {
+		b = b.Of(p)
+	}
+	return b, err
+}
+
+// Fits gives a *QuotaError if the owner's quota does not allow so many more bytes of open sessions.
+func (b Bounds) Fits(u Usage, bytes int64) error {
+	if b.QuotaBytes > 0 && bytes > 0 && u.Reserved+bytes > b.QuotaBytes {
+		return &QuotaError{Of: "principal", Limit: b.QuotaBytes, Used: u.Reserved, Wanted: bytes}
+	}
+	return nil
 }
 
 // Of gives the bounds of a principal: its own, where its row sets them.

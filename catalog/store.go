@@ -85,6 +85,8 @@ const (
 	GrantTable
 	GrantSecretTable
 	GrantListTable
+
+	IdentityTable TableID = 30
 )
 
 // AccessTables are those that the right to write to a capsule depends on. The row of a capsule is
@@ -100,8 +102,8 @@ type Key interface{ AppendKey(dst []byte) []byte }
 // Table is the typed view of one table. The zero value is unusable: use the variables below.
 type Table[K Key, V any] struct{ ID TableID }
 
-// The tables. Order, Digests, Roles, TokenIDs, PrincipalTokens, GrantSecrets and GrantLists are
-// indexes.
+// The tables. Order, Digests, Roles, TokenIDs, PrincipalTokens, GrantSecrets, GrantLists and
+// Identities are indexes.
 var (
 	Capsules     = Table[Name, Capsule]{CapsuleTable}
 	Roles        = Table[RoleKey, RoleKey]{RoleTable}
@@ -126,6 +128,8 @@ var (
 	Grants       = Table[Name, Grant]{GrantTable}
 	GrantSecrets = Table[TokenKey, GrantRef]{GrantSecretTable}
 	GrantLists   = Table[GrantListKey, GrantRef]{GrantListTable}
+
+	Identities = Table[Identity, IdentityRef]{IdentityTable}
 )
 
 // Get gives the row, or ErrNotFound.

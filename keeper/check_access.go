@@ -7,11 +7,16 @@ import (
 	"sluice/catalog"
 )
 
-// checkAccess reads the rows that decide who may come in, and compares the tokens with their lists.
+// checkAccess reads the rows that decide who may come in, and compares the tokens and identities
+// with their lists.
 func (exp *expected) checkAccess() {
-	there := map[string]bool{}
+	there, principals := map[string]bool{}, []catalog.Principal(nil)
 	each(exp, catalog.Principals, "principals", func(p catalog.Principal) catalog.Name { return catalog.Name(p.ID) },
-		func(p catalog.Principal) { there[p.ID] = true })
+		func(p catalog.Principal) {
+			there[p.ID] = true
+			principals = append(principals, p)
+		})
+	exp.checkIdentities(principals)
 	listed := countRows(exp.r, catalog.TokenIDTable) > 0 // older programs made no lists
 	lists := map[catalog.TableID]*rowList[catalog.TokenRef]{
 		catalog.TokenIDTable: {}, catalog.PrincipalTokenTable: {},

@@ -63,6 +63,15 @@ func (s *spoiled) token() (t catalog.Token) {
 	return t
 }
 
+// signedIn makes a principal of an issuer's subject.
+func (s *spoiled) signedIn(id, subject string) catalog.Principal {
+	p, err := catalog.PrincipalOf(s, catalog.Principal{
+		ID: id, Name: subject, Identity: catalog.Identity{Issuer: "https://issuer.test", Subject: subject},
+	})
+	s.must(err)
+	return p
+}
+
 // Each kind of contradiction between rows is reported once, and repaired once.
 func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 	order := func(s *spoiled, m catalog.Memory) catalog.OrderKey {
@@ -236,6 +245,23 @@ func TestEachContradictionIsFoundAndRepaired(t *testing.T) {
 			s.must(catalog.PrincipalTokens.Put(s, catalog.PrincipalTokenKey{Principal: "p", ID: "t"},
 				catalog.TokenRef{ID: "t", Principal: "p"}))
 		}, keeper.KindIndex, "leads to one that is not there", 0},
+		{"an identity is in no list", func(s *spoiled) {
+			s.must(catalog.Identities.Delete(s, s.signedIn("p1", "ada").Identity))
+		}, keeper.KindIndex, "is not in the list of identities", 0},
+		{"an identity leads to nobody", func(s *spoiled) {
+			s.must(catalog.IndexIdentity(s, catalog.Principal{
+				ID: "p1", Identity: catalog.Identity{Issuer: "https://issuer.test", Subject: "ada"},
+			}))
+		}, keeper.KindIndex, "who has not got it", 0},
+		{"an identity leads to another", func(s *spoiled) {
+			p := s.signedIn("p1", "ada")
+			s.must(catalog.IndexIdentity(s, catalog.Principal{ID: s.one.Owner, Identity: p.Identity}))
+		}, keeper.KindIndex, "is not in the list of identities", 0},
+		{"two have one identity", func(s *spoiled) {
+			p := s.signedIn("p2", "ada")
+			p.ID = "p1"
+			s.must(catalog.Principals.Put(s, "p1", p))
+		}, keeper.KindIndex, "principal p1 has the identity", 0},
 		{"tokens of nobody", func(s *spoiled) {
 			s.must(catalog.PutToken(s, catalog.Token{ID: "t", Principal: "gone"}, catalog.Moment{}))
 		}, keeper.KindDue, "nothing will remove its tokens", 0},

@@ -37,7 +37,8 @@ type Salvage struct {
 	older    map[catalog.MemoryID]bool  // memories that are not sure
 	// principalsUnsure may have lost the admin right since, or were deleted.
 	principalsUnsure map[string]catalog.Principal
-	made             map[string]bool // principals that were made anew
+	made             map[string]bool             // principals that were made anew
+	identities       map[string]catalog.Identity // of principals, as their list says
 	changed          []func(catalog.Tx) error
 }
 
@@ -105,8 +106,8 @@ func (s *Salvage) Reconcile(
 	s.made = map[string]bool{}
 	s.store, s.random, s.now = rows, random, catalog.Moment{Now: clock.Now(), Running: max(stats.Newest, 1)}
 	for _, step := range []func(catalog.Reader) error{
-		s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.tokenLists, s.grantLists, s.outcomes,
-		s.places,
+		s.readIdentities, s.principals, s.memories, s.recoverCapsules, s.rolePrincipals, s.tokenLists, s.grantLists,
+		s.identityList, s.outcomes, s.places,
 	} {
 		s.changed = nil
 		if err := rows.View(ctx, step); err != nil {

@@ -69,13 +69,13 @@ func (s *Salvage) ensurePrincipal(rows catalog.Reader, id, what string) error {
 	if p, ok := s.principalsUnsure[id]; ok {
 		s.report(KindOlder, "principal %s (%q), who has %s: the record may be older than it was; it is taken without "+
 			"the admin right", id, p.Name, what)
-		p.Admin = false
+		p.Admin, p.Identity = false, s.identities[id] // an identity may be another's since
 		s.putPrincipal(p)
 		return nil
 	}
 	s.report(KindLost, "principal %s, who has %s: the record; it is made anew without its name, its bounds and, if "+
 		"it had it, the admin right", id, what)
-	s.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: s.now.Now})
+	s.putPrincipal(catalog.Principal{ID: id, Name: "recovered", Created: s.now.Now, Identity: s.identities[id]})
 	return nil
 }
 
@@ -196,7 +196,7 @@ func (s *Salvage) capsule(rows catalog.Reader, id string, confirmed []string, ad
 	if !old {
 		c = catalog.Capsule{ID: id, Name: id, Created: s.now.Now}
 		f.Kind, f.Text = KindLost, fmt.Sprintf(
-			"capsule %s: its record, with its name, its quotas and who has which role in it", id)
+			"capsule %s: its record, with its name, its quotas, its types and who has which role in it", id)
 	}
 	for _, p := range confirmed {
 		if err := s.ensurePrincipal(rows, p, "a role in capsule "+id); err != nil {

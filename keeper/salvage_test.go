@@ -1,6 +1,7 @@
 package keeper_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -244,6 +245,53 @@ func TestTheTrashBeginsAnew(t *testing.T) {
 	}
 }
 
+// An identity follows what is sure of it: the principal, or the list.
+func TestIdentitiesAreBroughtOut(t *testing.T) {
+	r := newRescued(t)
+	of := func(subject string) catalog.Identity {
+		return catalog.Identity{Issuer: "https://issuer.test", Subject: subject}
+	}
+	r.update(func(tx catalog.Tx) error {
+		for _, id := range []string{"sure", "listed", "older", "both"} {
+			if _, err := catalog.PrincipalOf(tx, catalog.Principal{ID: id, Name: id, Identity: of(id)}); err != nil {
+				return err
+			}
+			if _, err := catalog.NewCapsule(tx, catalog.Capsule{ID: id, Owners: []string{id}}, r.at); err != nil {
+				return err
+			}
+		}
+		for _, id := range []string{"older", "both"} {
+			p, err := catalog.Principals.Get(tx, catalog.Name(id))
+			if err != nil {
+				return err
+			}
+			r.rescue.Keep(p, false)
+		}
+		return errors.Join(
+			catalog.Identities.Delete(tx, of("sure")), catalog.Principals.Delete(tx, "listed"),
+			catalog.Identities.Delete(tx, of("older")), catalog.Principals.Delete(tx, "older"),
+			catalog.Principals.Delete(tx, "both"),
+		)
+	})
+	r.reconcile()
+	err := r.rows.View(t.Context(), func(rows catalog.Reader) error {
+		for _, id := range []string{"sure", "listed", "both"} {
+			p, ok, err := catalog.FindPrincipal(rows, of(id))
+			if err != nil || !ok || p.ID != id || p.Identity != of(id) {
+				t.Errorf("%s: %+v, %v, %v", id, p, ok, err)
+			}
+		}
+		p, err := catalog.Principals.Get(rows, "older")
+		if _, ok, _ := catalog.FindPrincipal(rows, of("older")); ok || p.Identity != (catalog.Identity{}) {
+			t.Errorf("an identity that may be another's since: %+v", p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A row that may be older than it was grants no access: tokens that are not sure are void, and only
 // roles count that the index of roles has. Somebody can always come in, and each capsule has an
 // owner.
@@ -261,6 +309,7 @@ func TestNobodyComesInByAnOldRow(t *testing.T) {
 		catalog.Reservation{},
 		catalog.Usage{},
 		catalog.HashCheckpoint{},
+		catalog.IdentityRef{},
 	} {
 		if r.rescue.Keep(row, false) {
 			t.Errorf("%T is kept though it may be older", row)

@@ -16,6 +16,7 @@ import (
 type CapsuleRequest struct {
 	ID, Name, Subject   string // an empty ID becomes a UUIDv7
 	Owners, Controllers []string
+	MIMETypes           []string // see catalog.MIMEAllowed
 }
 
 // CapsuleChange is a change of a capsule: a nil field stays. Only an admin may change quotas.
@@ -23,6 +24,7 @@ type CapsuleChange struct {
 	Name, Subject             *string
 	Owners, Controllers       *[]string
 	QuotaBytes, QuotaMemories *int64
+	MIMETypes                 *[]string
 }
 
 // CreateCapsule makes a capsule. If no owner is named, the caller is its owner. Only an admin may
@@ -46,6 +48,7 @@ func (s *Service) CreateCapsule(
 		Subject:     req.Subject,
 		Owners:      req.Owners,
 		Controllers: req.Controllers,
+		MIMETypes:   req.MIMETypes,
 	}
 	at := s.moment()
 	err = s.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
@@ -117,7 +120,8 @@ func (s *Service) ListCapsules(
 				next = base64.RawURLEncoding.EncodeToString([]byte(page[len(page)-1].ID))
 				return nil
 			}
-			page, size = append(page, row), size+512+len(row.Name)+40*(len(row.Owners)+len(row.Controllers))
+			page, size = append(page, row), size+512+len(row.Name)+
+				40*(len(row.Owners)+len(row.Controllers)+len(row.MIMETypes))
 		}
 		return nil
 	})
@@ -149,13 +153,15 @@ func (s *Service) inspectable(r catalog.Reader, c access.Caller, after string) f
 	}
 }
 
-// UpdateCapsule changes the name (owners and controllers may), the roles (owners), or the quotas
-// (admins).
+// UpdateCapsule changes the name or the MIME types (owners and controllers may), the roles
+// (owners), or the quotas (admins). The MIME types say what the capsule is for, as its name does.
+// They give nobody a right and no room, and a controller may delete what it does not want there
+// anyway.
 func (s *Service) UpdateCapsule(
 	ctx context.Context, c access.Caller, id string, change CapsuleChange,
 ) (row catalog.Capsule, err error) {
 	var wants []access.Action
-	if change.Name != nil {
+	if change.Name != nil || change.MIMETypes != nil {
 		wants = append(wants, access.Manage)
 	}
 	if change.Subject != nil || change.Owners != nil || change.Controllers != nil {
@@ -181,6 +187,7 @@ func (s *Service) UpdateCapsule(
 			set(&to.Controllers, change.Controllers)
 			set(&to.QuotaBytes, change.QuotaBytes)
 			set(&to.QuotaMemories, change.QuotaMemories)
+			set(&to.MIMETypes, change.MIMETypes)
 			return checkMembers(tx, *to)
 		}, at)
 		return err

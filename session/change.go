@@ -24,7 +24,7 @@ func (v *Service) Drop(
 		if err != nil || !Touches(s.Received, r) {
 			return v.withEnds(s), nil, err
 		}
-		c := v.change()
+		c := v.change(s)
 		c.Drop = r
 		if dropped, err = v.splitEntries(ctx, id, r, split, &c); err != nil {
 			return s, nil, err
@@ -63,7 +63,7 @@ func (v *Service) DropEntry(ctx context.Context, id SessionID, e Entry) (Session
 		if err := v.fenceAll(ctx, a, e.Range); err != nil {
 			return s, err
 		}
-		c := v.change()
+		c := v.change(s)
 		c.Drop, c.Remove = e.Range, []Range{e.Range}
 		after, err := v.record(ctx, s, c)
 		if err == nil {

@@ -130,7 +130,7 @@ func (t *stream) copy(ctx context.Context, r io.Reader) error {
 			if err := t.record(ctx, false); err != nil {
 				return fmt.Errorf("%w: %w", errFatal, err)
 			}
-		} else if t.v.Running()-t.s.Seen >= t.v.cfg.TTL.Milliseconds()/8 {
+		} else if t.v.touched(t.s)-t.s.Seen >= t.v.cfg.TTL.Milliseconds()/8 {
 			if err := t.touch(ctx); err != nil {
 				return fmt.Errorf("%w: %w", errFatal, err)
 			}

@@ -97,7 +97,7 @@ func (v *Service) seal(ctx context.Context, s Session, f Verified) (Session, err
 	for {
 		var err error
 		if s.BytesExpected < 0 {
-			c := v.change()
+			c := v.change(s)
 			c.Length = f.Bytes
 			s, err = v.record(ctx, s, c)
 		}

@@ -59,7 +59,11 @@ func (e *IncompleteError) Unwrap() error { return ErrIncomplete }
 type LimitError struct {
 	Gap   Range  // empty if there is none
 	Limit string // the limit that was reached, in words
+	Most  int64  // the limit, if it is a number of entries or gaps; else 0
 }
+
+// Bound gives the limit, of which nothing is left. It is 0 if it is no number of entries or gaps.
+func (e *LimitError) Bound() (limit, left int64) { return e.Most, 0 }
 
 func (e *LimitError) Error() string {
 	if e.Gap.Empty() {

@@ -12,9 +12,10 @@ import (
 
 // TickTTL lets the running time advance to now, or to where another Service of the Store has
 // brought it. It advances by Config.MaxStep at most, so that a clock that jumps expires nothing.
-// Then it ends the sessions whose time to live has passed, and removes what was kept of ended
-// sessions for longer than Config.Keep. A session with a running put is touched instead. TickTTL
-// returns the number of sessions that it expired. Its cost is that of the sessions that it ends.
+// Then it ends the sessions whose time to live or longest life has passed, and removes what was
+// kept of ended sessions for longer than Config.Keep. A session with a running put is touched
+// instead, unless its longest life has passed. TickTTL returns the number of sessions that it
+// expired. Its cost is that of the sessions that it ends.
 //
 // Call it every Config.MaxStep or more often, on every Service of a Store.
 func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int, error) {
@@ -27,8 +28,9 @@ func (v *Service) TickTTL(ctx context.Context, now time.Time, release End) (int,
 	if due > 0 {
 		err = v.forEach(ctx, Query{Due: due}, func(s Session) error {
 			if v.busy(s.ID) {
-				_, err := v.Touch(ctx, s)
-				return err
+				if after, err := v.Touch(ctx, s); err != nil || after.Seen >= due {
+					return err
+				}
 			}
 			done, err := v.endIncomplete(ctx, s.ID, Expired, release, func(s *Session) bool { return s.Seen < due })
 			if done && err == nil {

@@ -204,9 +204,9 @@ func (v *Service) checkNewEntry(s Session, off int64) error {
 	}
 	switch {
 	case s.EntryCount >= v.cfg.MaxEntries:
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.EntryCount)}
+		return v.tooManyPieces(s, off)
 	case len(s.Received) > v.cfg.MaxGaps && off > 0:
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+		return v.tooManyGaps(s, off)
 	}
 	return nil
 }

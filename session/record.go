@@ -151,7 +151,7 @@ func (t *stream) store(ctx context.Context, add []Entry, length int64) (Session,
 			}
 			return after, err
 		}
-		c := t.v.change()
+		c := t.v.change(cur)
 		c.Length = length
 		if err := t.v.join(ctx, cur, add, &c); err != nil {
 			return cur, err
@@ -284,14 +284,24 @@ func (v *Service) checkBounds(s Session, c Change) error {
 		off = c.Add[0].Off
 	}
 	if s.EntryCount+len(c.Add)-len(c.Remove) > v.cfg.MaxEntries {
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d pieces", s.EntryCount)}
+		return v.tooManyPieces(s, off)
 	}
 	received := s.Received
 	for _, e := range c.Add {
 		received = Add(received, e.Range)
 	}
 	if len(received)-1 > v.cfg.MaxGaps && len(received) > len(s.Received) {
-		return &LimitError{firstGap(s, off), fmt.Sprintf("the session has %d gaps", len(s.Received)-1)}
+		return v.tooManyGaps(s, off)
 	}
 	return nil
+}
+
+func (v *Service) tooManyPieces(s Session, off int64) error {
+	limit := fmt.Sprintf("the session has %d pieces, and %d are the most", s.EntryCount, v.cfg.MaxEntries)
+	return &LimitError{firstGap(s, off), limit, int64(v.cfg.MaxEntries)}
+}
+
+func (v *Service) tooManyGaps(s Session, off int64) error {
+	limit := fmt.Sprintf("the session has %d gaps, and %d are the most", len(s.Received)-1, v.cfg.MaxGaps)
+	return &LimitError{firstGap(s, off), limit, int64(v.cfg.MaxGaps)}
 }

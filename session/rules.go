@@ -49,6 +49,9 @@ func Apply(s Session, gen uint64, c Change) (Session, error) {
 		s.Dropped = addDropped(s.Dropped, Dropped{s.Gen, c.Drop})
 	}
 	s.Seen = max(s.Seen, c.Seen)
+	if s.Start == 0 {
+		s.Start = c.Start
+	}
 	if c.Now > 0 {
 		s.LastSeen = time.UnixMilli(c.Now).UTC()
 	}

@@ -73,6 +73,9 @@ func New(ctx context.Context, store Store, cfg Config) (*Service, error) {
 	if cfg.Buffers == nil {
 		cfg.Buffers = noBuffers{}
 	}
+	if cfg.MaxAge != 0 && cfg.MaxAge < cfg.TTL {
+		return nil, fmt.Errorf("%w: a longest life of %s is below the TTL, %s", ErrInvalid, cfg.MaxAge, cfg.TTL)
+	}
 	st, err := store.Stats(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("session: reading the store's figures: %w", err)
@@ -124,6 +127,9 @@ func (v *Service) Begin(ctx context.Context, spec Spec) (s Session, created bool
 		}
 		now := v.cfg.Clock.Now()
 		own := Session{ID: id, Spec: spec, State: Open, Gen: 1, Rev: 1, Began: now, LastSeen: now, Seen: v.Running()}
+		if v.cfg.MaxAge > 0 {
+			own.Start = own.Seen
+		}
 		s, _, err = v.store.Create(ctx, own)
 		if errors.Is(err, ErrTaken) {
 			// The answer to our own Create may have been lost, and the store may have repeated it.
@@ -173,10 +179,10 @@ func (v *Service) Status(ctx context.Context, id SessionID) (Session, error) {
 // writes only if the last touch is more than 1/64 of the time to live ago.
 func (v *Service) Touch(ctx context.Context, s Session) (Session, error) {
 	for {
-		if s.State != Open || v.Running()-s.Seen < v.cfg.TTL.Milliseconds()/64 {
+		if s.State != Open || v.touched(s)-s.Seen < v.cfg.TTL.Milliseconds()/64 {
 			return v.withEnds(s), nil
 		}
-		after, err := v.record(ctx, s, v.change())
+		after, err := v.record(ctx, s, v.change(s))
 		if err == nil {
 			return v.withEnds(after), nil
 		}
@@ -210,9 +216,31 @@ func (v *Service) record(ctx context.Context, s Session, c Change) (Session, err
 	return v.store.Record(ctx, s.ID, s.Gen, c)
 }
 
-// change is a Change that is only a touch so far.
-func (v *Service) change() Change {
-	return Change{Length: Unknown, Seen: v.Running(), Now: v.cfg.Clock.Now().UnixMilli()}
+// change is a Change of s that is only a touch so far.
+func (v *Service) change(s Session) Change {
+	c := Change{Length: Unknown, Seen: v.touched(s), Now: v.cfg.Clock.Now().UnixMilli()}
+	if s.Start == 0 && v.cfg.MaxAge > 0 {
+		c.Start = startOf(s)
+	}
+	return c
+}
+
+// touched is the Seen of s after a touch: the running time, or less if the time to live from there
+// would go past the longest life. Then s expires with its longest life, and expiry has to look at
+// Seen alone.
+func (v *Service) touched(s Session) int64 {
+	if v.cfg.MaxAge == 0 {
+		return v.Running()
+	}
+	return min(v.Running(), startOf(s)+v.cfg.MaxAge.Milliseconds()-v.cfg.TTL.Milliseconds())
+}
+
+// startOf is the running time from which the longest life of s counts.
+func startOf(s Session) int64 {
+	if s.Start == 0 {
+		return max(s.Seen, 1)
+	}
+	return s.Start
 }
 
 // withEnds sets Ends: when the session would expire if nothing touched it.

@@ -7,7 +7,7 @@
 //   - session ids, their states, and idempotent begin
 //   - received ranges, and the opaque notes that belong to them
 //   - claims and takeovers between puts, fencing of stale writers
-//   - sliding time to live, in time during which the engine ran
+//   - sliding time to live, and a longest life, in time during which the engine ran
 //
 // It does not own bytes, and does not know what they are for. A caller hands a [ByteSink] to every
 // put, and to every end a function that does the caller's part of it. There are no files, MIME
@@ -139,10 +139,15 @@ type Session struct {
 	// Began and LastSeen are wall-clock times, for people. Ends is when the time to live will have
 	// passed if nothing more arrives; zero once the session has ended. Stores leave Ends zero: the
 	// Service computes it.
+	// The longest life is part of it: Ends is the earlier of the two.
 	Began, LastSeen, Ends time.Time
-	// Seen is the engine's running time, in ms, at the last touch of the session. Expiry counts
-	// from here. See Service.TickTTL.
+	// Seen is the engine's running time, in ms, from which the time to live counts: that of the
+	// last touch of the session, or the last one with which the session ends by its longest life.
+	// See Service.TickTTL.
 	Seen int64
+	// Start is the running time, in ms, at the begin. It is 0 if the session was begun without a
+	// Config.MaxAge; the next change of a Service that has one then sets it, to the Seen of before.
+	Start int64
 }
 
 // Dropped says that the Drop which moved the session to Gen forgot the bytes of Range.
@@ -328,6 +333,10 @@ const KeepEnded = 48 * time.Hour
 type Config struct {
 	// TTL is how long a session lives without a byte or a touch (168 h).
 	TTL time.Duration
+	// MaxAge is how long a session lives at most from its begin, in running time, whatever is still
+	// put into it (0: no bound). It is TTL at least. Each touch stores what it means for the
+	// session: after a change of TTL or MaxAge a session that nobody touches ends as it would have.
+	MaxAge time.Duration
 	// MaxStep is the longest step that one TickTTL may count for (1 min).
 	MaxStep time.Duration
 	// Keep is how long an ended session stays readable, in running time (KeepEnded).

@@ -55,9 +55,11 @@ type Change struct {
 	Drop Range
 	// Length gives an unknown length; Unknown leaves it.
 	Length int64
-	// Seen is the running time in ms; a smaller one than stored is ignored. Now is for LastSeen, in
+	// Seen is the new Session.Seen; a smaller one than stored is ignored. Now is for LastSeen, in
 	// Unix ms.
 	Seen, Now int64
+	// Start, if not 0, is the Start of a session that has none.
+	Start int64
 }
 
 // Step is one change of state: from Open to Sealed, from Sealed back to Open, from either to
@@ -99,7 +101,7 @@ type Stats struct {
 	// BytesExpected (unknown lengths count 0) and BytesReceived of the open and sealed ones.
 	BytesExpected, BytesReceived int64
 	// OldestSeen is the smallest LastSeen of the open ones in Unix ms, 0 if there is none; to the
-	// precision of a tick.
+	// precision of a tick. A session that will end by its longest life may hide a smaller one.
 	OldestSeen int64
 	// Totals since the store was made.
 	Begun, Finished, Aborted, Expired int64

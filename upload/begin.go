@@ -18,7 +18,7 @@ import (
 // A new session costs one synced commit. No file is made yet.
 //
 // Errors: *catalog.FieldError, session.ErrInvalid, ErrTooLarge, ErrIdem, *catalog.QuotaError,
-// catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
+// *catalog.MIMEError, catalog.ErrTooManySessions, blob.ErrNoSpace, and access's.
 func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) (Upload, error) {
 	meta, err := req.Meta.Validate()
 	if err != nil {
@@ -136,7 +136,8 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	case req.Bytes < session.Unknown:
 		return 0, &catalog.FieldError{Field: "meta.bytes", Problem: "must not be negative"}
 	case req.Bytes > l.MaxBytes:
-		return 0, fmt.Errorf("%w: %d bytes, and an upload may have %d", ErrTooLarge, req.Bytes, l.MaxBytes)
+		problem := fmt.Sprintf("%d bytes, and an upload may have %d", req.Bytes, l.MaxBytes)
+		return 0, &SizeError{Limit: l.MaxBytes, Problem: problem}
 	case size != 0 && (size < l.ChunkSizeMin || size > l.ChunkSizeMax):
 		return 0, &catalog.FieldError{
 			Field:   "chunk_size",
@@ -158,10 +159,9 @@ func (u *Service) chunkSize(req BeginRequest) (int64, error) {
 	}
 	chunks := (req.Bytes + size - 1) / size
 	if chunks > l.MaxChunks {
-		return 0, fmt.Errorf(
-			"%w: %d chunks of %d bytes, and an upload may have %d; take larger chunks",
-			ErrTooLarge, chunks, size, l.MaxChunks,
-		)
+		return 0, &SizeError{Limit: l.MaxChunks, Problem: fmt.Sprintf(
+			"%d chunks of %d bytes, and an upload may have %d; take larger chunks", chunks, size, l.MaxChunks,
+		)}
 	}
 	if req.Chunks >= 0 && req.Chunks != chunks {
 		return 0, &catalog.FieldError{

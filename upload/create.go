@@ -105,7 +105,7 @@ func (u *Service) repeatCreate(
 func (u *Service) createSmall(
 	ctx context.Context, c access.Caller, n note, p Put, body io.Reader,
 ) (m catalog.Memory, err error) {
-	removePending, err := u.addPending(ctx, n.Capsule, p.Length)
+	removePending, err := u.addPending(ctx, n, p.Length)
 	if err != nil {
 		return m, err
 	}
@@ -151,23 +151,27 @@ func (u *Service) createSmall(
 // pendingCreates counts what the running creates will bring to a capsule.
 type pendingCreates struct{ bytes, memories int64 }
 
-// addPending makes sure that the capsule's quota allows n more bytes beside those of all running
-// creates, before a byte of the body is read. The caller must call removePending.
-func (u *Service) addPending(ctx context.Context, capsule string, n int64) (removePending func(), err error) {
+// addPending makes sure that the capsule takes the declared type, and that its quota allows size
+// more bytes beside those of all running creates, before a byte of the body is read. The caller
+// must call removePending.
+func (u *Service) addPending(ctx context.Context, n note, size int64) (removePending func(), err error) {
 	add := func(bytes, memories int64) pendingCreates {
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		is := u.pending[capsule]
+		is := u.pending[n.Capsule]
 		is.bytes, is.memories = is.bytes+bytes, is.memories+memories
-		if u.pending[capsule] = is; is == (pendingCreates{}) {
-			delete(u.pending, capsule)
+		if u.pending[n.Capsule] = is; is == (pendingCreates{}) {
+			delete(u.pending, n.Capsule)
 		}
 		return is
 	}
-	all := add(n, 1)
-	removePending = sync.OnceFunc(func() { add(-n, -1) })
+	all := add(size, 1)
+	removePending = sync.OnceFunc(func() { add(-size, -1) })
 	err = u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
-		c, err := catalog.Capsules.Get(r, catalog.Name(capsule))
+		c, err := catalog.Capsules.Get(r, catalog.Name(n.Capsule))
+		if err == nil && n.damaged.IsZero() { // what heals a memory is of a type that was taken
+			err = catalog.CheckMIME(n.Meta.MIME, c.MIMETypes)
+		}
 		if err == nil {
 			err = c.Fits(all.bytes, all.memories)
 		}
@@ -260,15 +264,25 @@ func (u *Service) publish(
 		ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: content.Bytes, SHA256: content.SHA256, Created: at.Now,
 		Owner: c.Principal, Idem: n.Idem,
 	}
-	err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
-		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {
+	var sniffed Sniffed
+	commit := func(tx catalog.Tx) error {
+		capsule, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now)
+		if err != nil {
 			return err
 		}
 		m, err = catalog.Publish(tx, catalog.Publication{
 			Memory: draft, Content: content, IdemKey: n.Idem, Fingerprint: n.Fingerprint, Keyed: true, At: at,
 		})
+		if err == nil && m.ID == draft.ID {
+			err = takes(sniffed, n.Meta.MIME, capsule.MIMETypes)
+		}
 		return err
-	})
+	}
+	if err = u.cfg.Catalog.Update(ctx, commit); errors.Is(err, errUnsniffed) {
+		if sniffed, err = u.sniffContent(ctx, content); err == nil {
+			err = u.cfg.Catalog.Update(ctx, commit)
+		}
+	}
 	// Another request with the same key was faster. If this content has healed that memory, a row
 	// names the places, and Reclaim keeps them.
 	if err == nil && m.ID != draft.ID {

@@ -24,8 +24,14 @@ type verified struct {
 	keyed    bool
 	recorded []catalog.Extent // one for each entry
 	extents  []catalog.Extent // joined, for publishing
+	sniffed  Sniffed          // nothing, if no list of types bounds it
 	draft    catalog.Memory
 	memory   *catalog.Memory // set once the session is finished
+}
+
+// content gives the content that is published.
+func (v *verified) content() catalog.Content {
+	return catalog.Content{Capsule: v.n.Capsule, SHA256: v.sum, Bytes: v.length, Extents: v.extents}
 }
 
 // mostFailedRanges bounds the ranges that all failures of a batch name together. The failure of a
@@ -58,7 +64,8 @@ func shorten(err error, budget *int) error {
 //
 // Errors: *session.IncompleteError, *ChecksumError and *LengthError (an open session stays open,
 // and a finished one finished), ErrAlreadyFinished if the memory was deleted since,
-// *catalog.QuotaError, and the errors of session and access.
+// *catalog.QuotaError, *catalog.MIMEError if the capsule or the caller's ticket does not take the
+// type or the first bytes contradict it, and the errors of session and access.
 func (u *Service) Finish(ctx context.Context, c access.Caller, req FinishRequest) (catalog.Memory, error) {
 	ms, err := u.FinishBatch(ctx, c, []FinishRequest{req})
 	var batch *BatchError
@@ -271,13 +278,14 @@ func (u *Service) assemble(
 	if err != nil {
 		return nil, err
 	}
-	return &verified{
+	v := &verified{
 		s: s, n: n, sum: sum, length: req.Length, keyed: req.Keyed, recorded: extents, extents: coalesce(extents),
 		draft: catalog.Memory{
 			ID: id, Capsule: n.Capsule, Meta: n.Meta, Bytes: req.Length, SHA256: sum, Created: u.cfg.Clock.Now(),
 			Owner: c.Principal, By: uint64(s.ID), Idem: n.Idem,
 		},
-	}, nil
+	}
+	return v, u.sniff(ctx, c, v)
 }
 
 // repeatFinish answers the repeat of a finish.
@@ -348,24 +356,28 @@ func (u *Service) committing(c access.Caller, open []*verified) session.End {
 		}
 		at := u.moment()
 		memories := make([]catalog.Memory, len(open))
-		err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+		err = u.commitSniffed(ctx, c, open, func(tx catalog.Tx) error {
 			if err := u.allow(tx, c, access.Upload, open[0].n.Capsule); err != nil {
 				return err
 			}
+			capsule, ticket, err := takersOf(tx, c, open[0].n.Capsule)
+			if err != nil {
+				return err
+			}
 			for i, v := range open {
-				if c.Grant == catalog.Ticket {
-					if err := fitsTicket(tx, c, v.length); err != nil {
-						return &session.EndError{ID: v.s.ID, Err: err}
-					}
+				if err := fitsTicket(ticket, v.length, v.n.Meta.MIME); err != nil {
+					return &session.EndError{ID: v.s.ID, Err: err}
 				}
 				if err := tx.EndSession(v.s.ID, gens[v.s.ID], session.Finished); err != nil {
 					return &session.EndError{ID: v.s.ID, Err: err}
 				}
 				m, err := catalog.Publish(tx, catalog.Publication{
-					Memory:  v.draft,
-					Content: catalog.Content{Capsule: v.n.Capsule, SHA256: v.sum, Bytes: v.length, Extents: v.extents},
+					Memory: v.draft, Content: v.content(),
 					IdemKey: v.n.Idem, Fingerprint: v.n.Fingerprint, Keyed: v.keyed, At: at,
 				})
+				if err == nil && m.ID == v.draft.ID {
+					err = takes(v.sniffed, v.n.Meta.MIME, capsule.MIMETypes, ticket.MIME)
+				}
 				if err != nil {
 					return &session.EndError{ID: v.s.ID, Err: keyTaken(err)}
 				}

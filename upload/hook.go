@@ -21,7 +21,8 @@ const reserveStep = 64 << 20
 // Inside each commit that begins a session or records into one, it asks whether the caller of
 // access.NewContext may still write. Without a caller the server acts for itself. Inside each that
 // begins a session, or records into one of unknown length, it reserves quota for the bytes that the
-// session may bring. It refuses a key that has been finished.
+// session may bring. It refuses a key that has been finished, and a type that the capsule or the
+// caller's ticket does not take.
 func Hook(bounds catalog.Bounds, clock session.Clock) metadata.Hook {
 	if clock == nil {
 		clock = system.Clock{}
@@ -48,17 +49,31 @@ func decideAgain(ctx context.Context, r catalog.Reader, s session.Session, clock
 	if err := stillAllowed(r, c, access.Upload, n.Capsule, clock.Now()); err != nil || c.Grant != catalog.Ticket {
 		return err
 	}
-	return fitsTicket(r, c, max(s.BytesExpected, endOf(s)))
+	g, err := ticketOf(r, c)
+	if err != nil {
+		return err
+	}
+	return fitsTicket(g, max(s.BytesExpected, endOf(s)), n.Meta.MIME)
 }
 
-// fitsTicket gives ErrTooLarge if an upload of n bytes, or of that many at least, is larger than
-// the caller's ticket allows.
-func fitsTicket(r catalog.Reader, c access.Caller, n int64) error {
-	most, err := mostBytes(r, c)
-	if err == nil && n > most {
-		err = fmt.Errorf("%w: %d bytes, and an upload with this ticket may have %d", ErrTooLarge, n, most)
+// ticketOf gives the upload ticket of the caller as it is now; the zero value if it has none.
+func ticketOf(r catalog.Reader, c access.Caller) (g catalog.Grant, err error) {
+	if c.Grant == catalog.Ticket {
+		g, err = catalog.Grants.Get(r, catalog.Name(c.Principal))
 	}
-	return err
+	return g, err
+}
+
+// fitsTicket gives a *SizeError if an upload of n bytes, or of that many at least, is larger than
+// the ticket allows, and a *catalog.MIMEError if the ticket is not for its declared type. It says
+// nothing against an upload without a ticket.
+func fitsTicket(g catalog.Grant, n int64, mime string) error {
+	if g.Kind == catalog.Ticket && n > g.MaxBytes {
+		return &SizeError{
+			Limit: g.MaxBytes, Problem: fmt.Sprintf("%d bytes, and an upload with this ticket may have %d", n, g.MaxBytes),
+		}
+	}
+	return catalog.CheckMIME(mime, g.MIME)
 }
 
 // endOf gives the end of what the session has received.
@@ -74,8 +89,8 @@ func reserve(tx catalog.Tx, before *session.Session, after session.Session, boun
 	if err != nil {
 		return fmt.Errorf("session %s: %w", after.ID, err)
 	}
-	if before == nil && after.Idem != "" {
-		if err := checkUnfinished(tx, n, after.Owner); err != nil {
+	if before == nil {
+		if err := checkBegin(tx, n, after); err != nil {
 			return err
 		}
 	}
@@ -84,13 +99,28 @@ func reserve(tx catalog.Tx, before *session.Session, after session.Session, boun
 	return catalog.Reserve(tx, r, least, bounds)
 }
 
-// checkUnfinished gives errKeyFinished if the key has finished and the content is not damaged.
-func checkUnfinished(tx catalog.Tx, n note, owner string) error {
-	_, m, deleted, done, err := catalog.FinishedIdem(tx, n.Capsule, owner, n.Idem)
-	if err != nil || !done {
-		return err
+// checkBegin gives errKeyFinished if the key has finished and the content is not damaged. Otherwise
+// it asks whether the capsule takes the type. A session that heals a memory needs no leave: that
+// type was taken once.
+func checkBegin(tx catalog.Tx, n note, s session.Session) error {
+	var (
+		m             catalog.Memory
+		deleted, done bool
+		err           error
+	)
+	if s.Idem != "" {
+		_, m, deleted, done, err = catalog.FinishedIdem(tx, n.Capsule, s.Owner, n.Idem)
 	}
-	if deleted {
+	switch {
+	case err != nil:
+		return err
+	case !done:
+		capsule, err := catalog.Capsules.Get(tx, catalog.Name(n.Capsule))
+		if err != nil {
+			return err
+		}
+		return catalog.CheckMIME(n.Meta.MIME, capsule.MIMETypes)
+	case deleted:
 		return errKeyFinished
 	}
 	damaged, err := catalog.Damaged(tx, m)

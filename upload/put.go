@@ -67,11 +67,12 @@ func (k *sink) Admit(ctx context.Context, s session.Session) error {
 	chunks := (limit + s.ChunkSize - 1) / s.ChunkSize
 	switch {
 	case k.chunk && k.start >= chunks:
-		return fmt.Errorf("%w: chunk index %d, and an upload in such chunks may have %d", ErrTooLarge, k.start, chunks)
+		problem := fmt.Sprintf("chunk index %d, and an upload in such chunks may have %d", k.start, chunks)
+		return &SizeError{Limit: chunks, Problem: problem}
 	case !k.chunk && k.start >= limit:
-		return fmt.Errorf(
-			"%w: offset %d, and an upload in chunks of %d bytes may have %d", ErrTooLarge, k.start, s.ChunkSize, limit,
-		)
+		return &SizeError{Limit: limit, Problem: fmt.Sprintf(
+			"offset %d, and an upload in chunks of %d bytes may have %d", k.start, s.ChunkSize, limit,
+		)}
 	}
 	return nil
 }

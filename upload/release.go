@@ -124,7 +124,10 @@ func (u *Service) checkEnded(c access.Caller) error {
 	e := u.endedCounts[c.Payer()]
 	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most &&
 		u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
-		return fmt.Errorf("%w: %d of yours within %s", ErrTooManyEnded, e.n, endedFor)
+		return &catalog.CountError{
+			Err: ErrTooManyEnded, Of: "the principal", Things: fmt.Sprintf("of them within %s", endedFor),
+			Limit: most, Used: e.n, Remedy: "wait",
+		}
 	}
 	return nil
 }

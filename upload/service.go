@@ -27,8 +27,9 @@ type Limits struct {
 	MaxChunks                             int64
 	// MaxBytes bounds one upload.
 	MaxBytes int64
-	// TTL is a session's sliding time to live.
-	TTL time.Duration
+	// TTL is a session's sliding time to live, and MaxAge its longest life (0: no bound). Both are
+	// told to clients; the engine's own Config decides.
+	TTL, MaxAge time.Duration
 	// MaxEnded bounds the sessions of one owner that are aborted or expire within endedFor, because
 	// the engine remembers each of them for so long.
 	MaxEnded int64
@@ -44,7 +45,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		InlineMax: 4 << 10, ChunkSize: 8 << 20, ChunkSizeMin: 4 << 10, ChunkSizeMax: 64 << 20,
-		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour,
+		MaxChunks: 16384, MaxBytes: 16384 * (64 << 20), TTL: 168 * time.Hour, MaxAge: 720 * time.Hour,
 		MaxEnded: 20_000, BatchEntries: 1 << 18,
 	}
 }
@@ -56,6 +57,9 @@ type Config struct {
 	Blobs    blob.Store
 	Clock    session.Clock
 	Limits   Limits
+	// Bounds are those of the open sessions of one owner, as Hook has them. Precheck tells of
+	// them.
+	Bounds catalog.Bounds
 	// CheckSpace gives an error while the disk of sessions and catalog has no space left. Then
 	// nothing is begun or put (blob.ErrNoSpace), and the remaining space serves to finish, abort
 	// and delete. It gives ErrAway if the stores are not in their place. It is called often.
@@ -162,17 +166,13 @@ func (u *Service) decide(ctx context.Context, c access.Caller, s session.Session
 	}
 	return n, u.cfg.Catalog.View(ctx, func(r catalog.Reader) error {
 		err := u.allow(r, c, a, n.Capsule)
-		if err == nil && c.Grant == catalog.Ticket {
-			n.most, err = mostBytes(r, c)
+		if err == nil {
+			var g catalog.Grant
+			g, err = ticketOf(r, c)
+			n.most = g.MaxBytes
 		}
 		return err
 	})
-}
-
-// mostBytes gives the bound of a ticket on each of its uploads.
-func mostBytes(r catalog.Reader, c access.Caller) (int64, error) {
-	g, err := catalog.Grants.Get(r, catalog.Name(c.Principal))
-	return g.MaxBytes, err
 }
 
 // allow asks whether the creator of a session may still act on it in its capsule. A refusal may say

@@ -99,10 +99,11 @@ var (
 	ErrLengthMismatch = errors.New("total length mismatch")
 	// ErrIdem: the idempotency key was used for another request.
 	ErrIdem = errors.New("the idempotency key was used for another request")
-	// ErrTooLarge: a limit is exceeded: of a chunk, of the number of chunks, or of a whole upload.
+	// ErrTooLarge: a limit is exceeded: of the number of chunks, or of a whole upload. See
+	// *SizeError.
 	ErrTooLarge = errors.New("too large")
 	// ErrTooManyEnded: too many sessions of the owner were aborted or have expired lately. None is
-	// begun for a while.
+	// begun for a while. See *catalog.CountError.
 	ErrTooManyEnded = errors.New("too many uploads were aborted or have expired lately")
 	// ErrAway: the data folder, or a part of it, is not in its place (an unmounted or exchanged
 	// disk, a renamed folder). Nothing is taken until it is back. It is also a blob.ErrUnavailable.
@@ -129,6 +130,20 @@ func (e *ChecksumError) Error() string {
 
 // Unwrap makes errors.Is(err, ErrChecksum) true.
 func (e *ChecksumError) Unwrap() error { return ErrChecksum }
+
+// SizeError is an ErrTooLarge with its limit, in bytes or chunks.
+type SizeError struct {
+	Limit   int64
+	Problem string // with the limit
+}
+
+func (e *SizeError) Error() string { return ErrTooLarge.Error() + ": " + e.Problem }
+
+// Unwrap makes errors.Is(err, ErrTooLarge) true.
+func (e *SizeError) Unwrap() error { return ErrTooLarge }
+
+// Bound gives the limit. Nothing is ever left of it or used up: left is -1.
+func (e *SizeError) Bound() (limit, left int64) { return e.Limit, -1 }
 
 // LengthError says which length was expected.
 type LengthError struct{ Want, Got int64 }

@@ -33,6 +33,7 @@ func testRows(t *testing.T, s catalog.Store) {
 	rowsOf(t, s, "dues", catalog.Dues)
 	rowsOf(t, s, "token ids", catalog.TokenIDs)
 	rowsOf(t, s, "tokens of principals", catalog.PrincipalTokens)
+	rowsOf(t, s, "identities", catalog.Identities)
 }
 
 func rowsOf[K catalog.Key, V any](t *testing.T, s catalog.Store, name string, table catalog.Table[K, V]) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"sluice/api"
 )
@@ -10,7 +11,7 @@ type capsulesCmd struct {
 	Ls     capsulesLsCmd     `cmd:"" help:"List the capsules that you have a role in (admins: all)."`
 	Show   capsulesShowCmd   `cmd:"" help:"Print one capsule."`
 	Create capsulesCreateCmd `cmd:"" help:"Make a capsule."`
-	Update capsulesUpdateCmd `cmd:"" help:"Change name, roles or quotas."`
+	Update capsulesUpdateCmd `cmd:"" help:"Change name, roles, types or quotas."`
 	Rm     capsulesRmCmd     `cmd:"" help:"Delete an empty capsule."`
 }
 
@@ -22,9 +23,13 @@ func (e *env) capsule(c api.Capsule) {
 	if c.QuotaMemories > 0 {
 		quota += fmt.Sprintf(", at most %d memories", c.QuotaMemories)
 	}
+	types := ""
+	if len(c.MIMETypes) > 0 {
+		types = "  takes " + strings.Join(c.MIMETypes, ", ")
+	}
 	e.print(
-		c, "%-24s  %6d memories (%d in the trash)  %s%s  %d open uploads  %s", c.CapsuleID, c.Memories, c.Trashed,
-		size(c.Bytes), quota, c.OpenSessions, clean(c.Name),
+		c, "%-24s  %6d memories (%d in the trash)  %s%s  %d open uploads  %s%s", c.CapsuleID, c.Memories, c.Trashed,
+		size(c.Bytes), quota, c.OpenSessions, clean(c.Name), clean(types),
 	)
 }
 
@@ -72,6 +77,7 @@ type capsulesCreateCmd struct {
 	Subject    string   `placeholder:"ID" help:"The principal it is about: may read and write."`
 	Owner      []string `placeholder:"ID" help:"Principals that own it; you, where none is named."`
 	Controller []string `placeholder:"ID" help:"Principals that may read, write and delete."`
+	MIMEType   []string `name:"mime-type" placeholder:"TYPE" help:"Types that it takes, such as application/pdf or image/*; all, where none is named."`
 }
 
 // Run makes a capsule.
@@ -82,6 +88,7 @@ func (c *capsulesCreateCmd) Run(e *env) error {
 	}
 	row, err := client.CreateCapsule(e.ctx, api.CreateCapsuleRequest{
 		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller,
+		MIMETypes: c.MIMEType,
 	})
 	if err == nil {
 		e.capsule(row)
@@ -96,6 +103,7 @@ type capsulesUpdateCmd struct {
 	Subject       *string   `empty:"" placeholder:"ID" help:"The principal it is about; empty: none."`
 	Owner         *[]string `placeholder:"ID" help:"Principals that own it, instead of those that do."`
 	Controller    *[]string `empty:"" placeholder:"ID" help:"Principals that may read, write and delete, instead of those that may; empty: none."`
+	MIMEType      *[]string `name:"mime-type" empty:"" placeholder:"TYPE" help:"Types that it takes, such as application/pdf or image/*, instead of those that it took; empty: all."`
 	QuotaBytes    *int64    `placeholder:"N" help:"The most bytes it may hold; 0: no bound (admins)."`
 	QuotaMemories *int64    `placeholder:"N" help:"The most memories it may hold; 0: no bound (admins)."`
 }
@@ -108,7 +116,7 @@ func (c *capsulesUpdateCmd) Run(e *env) error {
 	}
 	row, err := client.UpdateCapsule(e.ctx, api.UpdateCapsuleRequest{
 		CapsuleID: c.ID, Name: c.Name, Subject: c.Subject, Owners: c.Owner, Controllers: c.Controller,
-		QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories,
+		QuotaBytes: c.QuotaBytes, QuotaMemories: c.QuotaMemories, MIMETypes: c.MIMEType,
 	})
 	if err == nil {
 		e.capsule(row)

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/signin"
 )
 
 // remote has the flags of every command that talks to a server.
 type remote struct {
 	Server    string `default:"${server}" env:"SLUICE_URL" placeholder:"URL" help:"The server."`
-	TokenFile string `placeholder:"FILE" help:"A file with the token; else $$SLUICE_TOKEN, else sluice-data/admin-token."`
+	TokenFile string `placeholder:"FILE" help:"A file with the token; else $$SLUICE_TOKEN, else sluice-data/admin-token, else that of sluice login."`
 }
 
 // client makes the client that the flags ask for.
@@ -31,6 +32,21 @@ func (r remote) clientOver(hc *http.Client) (*api.Client, error) {
 		return nil, err
 	}
 	token, err := r.token()
+	if errors.Is(err, errNoToken) {
+		source, err := loginSource(base)
+		if err != nil {
+			return nil, err
+		}
+		client := api.NewClient(base, "", hc)
+		client.Tokens = func(ctx context.Context) (string, error) {
+			token, err := source.Token(ctx)
+			if errors.Is(err, signin.ErrEnded) {
+				err = fmt.Errorf("%w: sign in again with sluice login %s (%w)", err, base, api.ErrTokenEnded)
+			}
+			return token, err
+		}
+		return client, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +65,13 @@ func serverURL(s string) (string, error) {
 	return s, nil
 }
 
-// token finds the token. No message ever shows it.
+// errNoToken: no flag, variable or file names a token.
+var errNoToken = errors.New(
+	"no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data " +
+		"folder), or sign in with sluice login",
+)
+
+// token finds the token. No message ever shows it. errNoToken: there may be a login.
 func (r remote) token() (string, error) {
 	path := r.TokenFile
 	if path == "" {
@@ -60,10 +82,7 @@ func (r remote) token() (string, error) {
 	}
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) && r.TokenFile == "" {
-		return "", errors.New(
-			"no token: give --token-file FILE or set SLUICE_TOKEN (the server wrote one to admin-token in its data " +
-				"folder)",
-		)
+		return "", errNoToken
 	}
 	if err != nil {
 		return "", fmt.Errorf("the token: %w", err)

@@ -15,8 +15,8 @@ import (
 
 // allowsEmpty lists the flags for which an empty text means something.
 var allowsEmpty = []string{
-	"capsules update --name", "capsules update --subject", "capsules update --controller", "serve --admin-listen",
-	"serve --audit-log",
+	"capsules update --name", "capsules update --subject", "capsules update --controller",
+	"capsules update --mime-type", "serve --admin-listen", "serve --audit-log",
 }
 
 // eachValue visits all flags and arguments of all commands. needed are the arguments that the

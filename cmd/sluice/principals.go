@@ -26,6 +26,9 @@ func (e *env) principal(p api.Principal) {
 	if p.QuotaBytes > 0 {
 		what = append(what, fmt.Sprintf("at most %s in them", size(p.QuotaBytes)))
 	}
+	if p.Subject != "" {
+		what = append(what, fmt.Sprintf("signs in as %s at %s", clean(p.Subject), clean(p.Issuer)))
+	}
 	line := p.PrincipalID + "  " + clean(p.Name)
 	if len(what) > 0 {
 		line += "  " + strings.Join(what, ", ")
@@ -238,9 +241,16 @@ func (c *whoamiCmd) Run(e *env) error {
 	token := fmt.Sprintf(
 		"token %s  %s  %s  %s", me.TokenID, mayOf(me.ReadOnly), endOf(me.ExpiresAt), clean(me.TokenName),
 	)
+	if me.TokenID == "" {
+		token = fmt.Sprintf("signed in as %s at %s  %s", clean(me.Subject), clean(me.Issuer), endOf(me.ExpiresAt))
+	}
+	rate := ""
+	if me.RequestsPerSecond > 0 {
+		rate = fmt.Sprintf(", at most %d requests a second", me.RequestsPerSecond)
+	}
 	e.print(
-		me, "%s  %s%s\n%s\n%s open uploads, %s in them", me.PrincipalID, clean(me.Name), right,
-		strings.TrimRight(token, " "), open, reserved,
+		me, "%s  %s%s\n%s\n%s open uploads, %s in them%s", me.PrincipalID, clean(me.Name), right,
+		strings.TrimRight(token, " "), open, reserved, rate,
 	)
 	return nil
 }

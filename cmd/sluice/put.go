@@ -26,12 +26,16 @@ type putCmd struct {
 	Parallel *int          `placeholder:"N" help:"Requests at a time, 1 to 64; else as many as the link gives most with."`
 	Name     string        `help:"What to call it (one file, or -)."`
 	Patience time.Duration `default:"5m" help:"How long to go on trying while nothing moves."`
+	DryRun   bool          `help:"Send nothing: say what would be sent, what is there already, and what would be refused."`
 }
 
 // Help is what --help says beside the flags.
 func (*putCmd) Help() string {
 	return "What is left out of a folder is named, and makes the exit status 1: links, pipes, sockets, devices, the " +
-		"data folder of a server, and half of a get. A link that is named here is followed."
+		"data folder of a server, and half of a get. A link that is named here is followed.\n\n" +
+		"With --dry-run the exit status is 1 if anything would be refused. A file is there already if the " +
+		"capsule has its content; put sends it all the same, under its own name, unless it is the very file that " +
+		"was put before."
 }
 
 // Run stores files. One bad file of many does not keep the others from being stored.
@@ -43,6 +47,8 @@ func (c *putCmd) Run(e *env) error {
 		return usageError("--name needs exactly one file")
 	case slices.Contains(c.Files[slices.Index(c.Files, "-")+1:], "-"):
 		return usageError("- can be read once")
+	case c.DryRun && slices.Contains(c.Files, "-"):
+		return usageError("--dry-run does not go with -, which can be read once")
 	}
 	if info, err := os.Stat(c.Files[0]); err == nil && info.IsDir() && c.Name != "" {
 		return usageError("--name is for a file, and " + c.Files[0] + " is a folder")
@@ -68,6 +74,9 @@ func (c *putCmd) Run(e *env) error {
 	})
 	ctx, stop := context.WithCancel(e.ctx)
 	defer stop()
+	if c.DryRun {
+		p.dry = &dryRun{p: p, client: client, capsule: c.Capsule, patience: c.Patience, stop: stop}
+	}
 	// Files of one request each go several at a time. A large file uses all requests for itself.
 	p.slots = make(chan struct{}, atMost(cmp.Or(parallel, sender.MaxParallel), descriptorsOfPut))
 	for _, arg := range c.Files {
@@ -76,11 +85,19 @@ func (c *putCmd) Run(e *env) error {
 		}
 	}
 	p.wg.Wait()
+	if p.dry != nil {
+		if err := p.dry.end(ctx); err != nil {
+			return err
+		}
+	}
 	p.e.sayLeftOut(p.left)
 	if p.unsent > 0 {
 		p.e.report(map[string]int{"not_tried": p.unsent}, "%d more not tried", p.unsent)
 	}
 	if e.ctx.Err() != nil {
+		if p.dry != nil {
+			return errors.New("stopped")
+		}
 		if slices.Contains(c.Files, "-") {
 			return errors.New(
 				"stopped; of standard input nothing was stored, and for files the same command goes on where it was",
@@ -101,6 +118,7 @@ type putter struct {
 	sender *sender.Sender
 	slots  chan struct{}
 	wg     sync.WaitGroup
+	dry    *dryRun // nil: files are sent
 
 	dirs map[string]string // the folders that are sent, by the paths under which they are stored
 
@@ -190,6 +208,10 @@ const alone = 8 << 20
 func (p *putter) send(ctx context.Context, f sender.File, n int64) {
 	if !utf8.ValidString(f.Dir + f.Name) {
 		p.done(f, nil, errors.New("its name is not UTF-8; rename it, or store it with --name"))
+		return
+	}
+	if p.dry != nil {
+		p.dry.add(ctx, f)
 		return
 	}
 	one := func() {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"sluice/internal/test/issuer"
 )
 
 // The command line, as scripts: testdata/script has one for each topic. The commands that scripts
@@ -44,6 +46,7 @@ func TestScript(t *testing.T) {
 			"until":  until,
 			"server": serverCommand,
 			"gate":   gateCommand,
+			"issuer": issuerCommand(t),
 			"proxy":  proxyCommand,
 			"random": randomFile,
 			"id":     captureID,
@@ -56,6 +59,8 @@ func TestScript(t *testing.T) {
 type world struct {
 	server *child
 	gate   *gate
+	issuer *issuer.Issuer
+	code   string // of the last login that was answered
 	ends   []func()
 }
 

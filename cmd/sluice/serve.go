@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/api"
 	"sluice/audit"
 	"sluice/internal/budget"
 	"sluice/internal/durable"
@@ -26,15 +27,22 @@ type serveCmd struct {
 	Data            string        `default:"sluice-data" env:"SLUICE_DATA" placeholder:"DIR" help:"The data folder; it is made if it is not there (${default})."`
 	AdminListen     string        `default:"127.0.0.1:8081" env:"SLUICE_ADMIN_LISTEN" empty:"" placeholder:"HOST:PORT" help:"Where /metrics and /debug/pprof are; '': nowhere (${default})."`
 	SessionTTL      time.Duration `name:"session-ttl" default:"168h" env:"SLUICE_SESSION_TTL" help:"How long an upload may rest before it is thrown away."`
+	SessionMaxAge   time.Duration `name:"session-max-age" default:"720h" env:"SLUICE_SESSION_MAX_AGE" help:"How long an upload may take before it is thrown away, even if it goes on."`
 	MaxOpenSessions int64         `default:"1000" env:"SLUICE_MAX_OPEN_SESSIONS" placeholder:"N" help:"Open uploads per principal (${default})."`
 	MaxBytes        int64         `default:"1099511627776" env:"SLUICE_MAX_BYTES" placeholder:"BYTES" help:"The largest upload (${default})."`
 	TrashDays       int           `default:"7" env:"SLUICE_TRASH_DAYS" placeholder:"DAYS" help:"How long deleted memories can be restored; 0: not at all (${default})."`
 	Durability      string        `default:"process" enum:"process,power" env:"SLUICE_DURABILITY" placeholder:"process|power" help:"What an acknowledged chunk survives: the death of the server (process), or power loss too (power). A finished memory always survives both (${default})."`
 	ScrubRate       int64         `default:"10000000" env:"SLUICE_SCRUB_RATE" placeholder:"BYTES" help:"Bytes a second that are re-read in the background to find damage early; 0: none (${default})."`
 	DirectIO        string        `name:"direct-io" default:"auto" enum:"auto,off" env:"SLUICE_DIRECT_IO" placeholder:"auto|off" help:"Write content that comes fast past the page cache, where the file system can (${default})."`
+	RequestRate     int64         `default:"10000" env:"SLUICE_REQUEST_RATE" placeholder:"N" help:"Requests a second of one principal, with twice as many at once; 0: no bound (${default})."`
+	FailedAuthRate  int64         `default:"10" env:"SLUICE_FAILED_AUTH_RATE" placeholder:"N" help:"Requests a second without a valid token from one address (IPv6: from one /64), with five times as many at once; past that such a request is answered 429. Valid tokens are not affected; 0: no bound (${default})."`
+	TrustedProxy    []proxy       `name:"trusted-proxy" sep:"," env:"SLUICE_TRUSTED_PROXY" placeholder:"CIDR" help:"A network or an address of proxies whose X-Forwarded-For or Forwarded says where a request comes from; may be repeated. These fields are ignored from all others."`
+	CORSOrigin      []origin      `name:"cors-origin" sep:"," env:"SLUICE_CORS_ORIGIN" placeholder:"URL" help:"An origin whose web pages may read answers: scheme://host or scheme://host:port, in full; may be repeated. Without it none may."`
 	DrainTimeout    time.Duration `default:"30s" env:"SLUICE_DRAIN_TIMEOUT" help:"How long running requests get after SIGTERM."`
 	AuditLog        string        `default:"-" env:"SLUICE_AUDIT_LOG" empty:"" placeholder:"FILE" help:"Where the audit log goes: who did, and was refused, what; -: standard error; '': nowhere (${default})."`
 	Verbose         bool          `short:"v" help:"Log every request."`
+
+	OIDC oidcFlags `embed:"" prefix:"oidc-"`
 }
 
 // Run serves until a signal, then drains.
@@ -42,10 +50,19 @@ func (c *serveCmd) Run(e *env) error {
 	switch {
 	case c.SessionTTL < time.Second:
 		return usageError(fmt.Sprintf("--session-ttl must be a second at least, and not %s", c.SessionTTL))
+	case c.SessionMaxAge < c.SessionTTL:
+		return usageError(fmt.Sprintf(
+			"--session-max-age must be --session-ttl (%s) at least, and not %s", c.SessionTTL, c.SessionMaxAge,
+		))
 	case c.MaxOpenSessions < 1 || c.MaxBytes < 1:
 		return usageError("--max-open-sessions and --max-bytes must be 1 at least")
 	case c.TrashDays < 0 || c.DrainTimeout < 0 || c.ScrubRate < 0:
 		return usageError("--trash-days, --drain-timeout and --scrub-rate must not be negative")
+	case !isRate(c.RequestRate) || !isRate(c.FailedAuthRate):
+		return usageError(fmt.Sprintf("--request-rate and --failed-auth-rate must be 0 (no bound) to %d", api.MaxRate))
+	}
+	if err := c.OIDC.check(); err != nil {
+		return err
 	}
 	level := slog.LevelInfo
 	if c.Verbose {
@@ -200,6 +217,9 @@ func (c *serveCmd) serve(ctx context.Context, s *server, public, admin net.Liste
 	wg.Go(func() { s.keeper.Run(background) })
 	wg.Go(func() { s.keepReserve(background) })
 	wg.Go(func() { s.folder.Watch(background) })
+	if s.issuer != nil {
+		wg.Go(func() { s.issuer.Run(background) })
+	}
 	if c.ScrubRate > 0 {
 		wg.Go(func() { s.keeper.Scrub(background, c.ScrubRate, rand.Int64N) })
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/access"
+	"sluice/access/oidc"
 	"sluice/api"
 	"sluice/audit"
 	"sluice/catalog"
@@ -30,6 +31,7 @@ type server struct {
 	uploads *upload.Service
 	keeper  *keeper.Keeper
 	api     *api.Server
+	issuer  *oidc.Verifier // nil if the server takes only tokens of its own
 	control *controlSocket // nil if the folder can't have one
 }
 
@@ -60,7 +62,7 @@ func (c *serveCmd) wire(
 	}
 	clock, sessions, rows, content := system.Clock{}, s.meta.Sessions(), s.meta.Catalog(), s.blobs
 	engine, err := session.New(ctx, sessions, upload.EngineConfig(session.Config{
-		TTL: c.SessionTTL, MinEntry: 4 << 10, States: b.States,
+		TTL: c.SessionTTL, MaxAge: c.SessionMaxAge, MinEntry: 4 << 10, States: b.States,
 		MaxLarge: b.LargeBuffers, Buffers: content.Buffers(), Clock: clock,
 	}))
 	if err != nil {
@@ -68,13 +70,19 @@ func (c *serveCmd) wire(
 	}
 	s.uploads = upload.New(upload.Config{
 		Sessions: engine, Catalog: rows, Blobs: content, Clock: clock,
-		Limits: c.limits(b), CheckSpace: s.checkSpace, Log: log,
+		Limits: c.limits(b), Bounds: bounds, CheckSpace: s.checkSpace, Log: log,
 	})
 	stored := memories.New(memories.Config{
 		Catalog: rows, Content: content, Clock: clock, Running: engine.Running,
 		TrashFor: time.Duration(c.TrashDays) * 24 * time.Hour,
 	})
 	s.access = access.New(rows, clock, engine.Running, nil)
+	if s.issuer, err = c.OIDC.verifier(log); err != nil {
+		return s, err
+	}
+	if s.issuer != nil {
+		s.access.SetIssuer(s.issuer)
+	}
 	s.keeper = keeper.New(keeper.Config{
 		Sessions: engine, Uploads: s.uploads, Catalog: rows, Blobs: content, Clock: clock,
 		InPlace: s.look, KnownIncarnation: s.folder.KnownIncarnation, WriteLastUses: s.access.WriteLastUses,
@@ -82,10 +90,12 @@ func (c *serveCmd) wire(
 	})
 	s.api, err = api.New(api.Config{
 		Uploads: s.uploads, Memories: stored, Sessions: engine, Access: s.access,
-		Expire: s.keeper.Tick, EndOwner: s.keeper.EndOwner, Bounds: bounds,
+		Expire: s.keeper.Tick, EndOwner: s.keeper.EndOwner, Bounds: bounds, SignIn: c.OIDC.signIn(),
 		Ready: s.ready, Damaged: s.meta.Damaged,
 		MaxConns: b.Connections, MaxRequests: b.Requests, Refused: b.Refused,
 		MaxHead: b.Head, Unread: b.Unread, JSON: b.JSON, AnswerBytes: b.AnswerBytes, Audit: records, Log: log,
+		RequestRate: c.RequestRate, FailedAuthRate: c.FailedAuthRate,
+		TrustedProxies: c.proxies(), Origins: c.origins(),
 	})
 	return s, err
 }
@@ -101,7 +111,7 @@ func (c *serveCmd) durability() durable.Durability {
 // limits are those of uploads.
 func (c *serveCmd) limits(b budget.Budget) upload.Limits {
 	l := upload.DefaultLimits()
-	l.MaxBytes, l.TTL = c.MaxBytes, c.SessionTTL
+	l.MaxBytes, l.TTL, l.MaxAge = c.MaxBytes, c.SessionTTL, c.SessionMaxAge
 	l.FinishEntries, l.BatchEntries = b.FinishEntries, b.BatchEntries
 	return l
 }

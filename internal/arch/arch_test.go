@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"blob/blobtest":           {"blob", "session", "catalog"},
 	"audit":                   {},
 	"access":                  {"catalog", "internal/system"},
+	"access/oidc":             {"access", "catalog"},
 	"upload":                  {"blob", "session", "catalog", "metadata", "access", "internal/panics", "internal/system"},
 	"memories":                {"blob", "catalog", "access", "internal/system"},
 	"keeper":                  {"audit", "blob", "session", "catalog", "upload", "internal/panics"},
@@ -46,6 +47,7 @@ var arrows = map[string][]string{
 	"store/folder":            {"internal/durable", "internal/system"},
 	"store/pebblemeta":        {"metadata", "session", "catalog", "internal/durable", "internal/pebblelog"},
 	"api":                     {"audit", "blob", "session", "catalog", "access", "upload", "memories", "internal/httpwire", "internal/system"},
+	"signin":                  {"access/oidc", "internal/durable"},
 	"sender":                  {"api", "internal/backoff", "internal/concurrency", "internal/system"},
 	"download":                {"session", "session/journal", "internal/backoff", "internal/durable", "internal/concurrency", "internal/system"},
 	"internal/budget":         {},
@@ -60,6 +62,7 @@ var arrows = map[string][]string{
 	"internal/concurrency":    {},
 	"internal/panics":         {},
 	"internal/pebblelog":      {},
+	"internal/test/issuer":    {},
 	"internal/test/load":      {"api"},
 	"internal/test/soak":      {},
 	"internal/test/world":     nil, // wires everything, as cmd/sluice does

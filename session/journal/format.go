@@ -190,6 +190,7 @@ type storedSession struct {
 	Began    int64           `json:"began"`     // Unix ms
 	LastSeen int64           `json:"last_seen"` // Unix ms
 	Seen     int64           `json:"seen"`
+	Start    int64           `json:"start,omitempty"`
 	Entries  []storedEntry   `json:"entries,omitempty"` // of a row
 }
 
@@ -202,6 +203,7 @@ type storedRecord struct {
 	Length int64         `json:"length"`
 	Seen   int64         `json:"seen"`
 	Now    int64         `json:"now"`
+	Start  int64         `json:"start,omitempty"`
 }
 
 type storedMove struct {
@@ -242,7 +244,7 @@ func toStored(op session.Op) stored {
 		return stored{Record: &storedRecord{
 			ID: uint64(op.ID), Gen: op.Gen,
 			Remove: convert(c.Remove, toRange), Add: convert(c.Add, toEntry), Drop: toRange(c.Drop),
-			Length: c.Length, Seen: c.Seen, Now: c.Now,
+			Length: c.Length, Seen: c.Seen, Now: c.Now, Start: c.Start,
 		}}
 	case session.OpMove:
 		return stored{Move: &storedMove{uint64(op.ID), op.Step.Gen, uint8(op.Step.To), op.Step.Next, op.Step.Seen}}
@@ -262,7 +264,7 @@ func toStoredSession(op session.Op) storedSession {
 		Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
 		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: convert(s.Received, toRange),
 		Dropped: convert(s.Dropped, toDropped), Entries: convert(op.Entries, toEntry),
-		Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
+		Began: s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Start: s.Start,
 	}
 }
 
@@ -290,7 +292,7 @@ func parse(payload []byte) (session.Op, error) {
 		r := st.Record
 		return session.Op{Kind: session.OpRecord, ID: session.SessionID(r.ID), Gen: r.Gen, Change: session.Change{
 			Remove: convert(r.Remove, fromRange), Add: convert(r.Add, fromEntry), Drop: fromRange(r.Drop),
-			Length: r.Length, Seen: r.Seen, Now: r.Now,
+			Length: r.Length, Seen: r.Seen, Now: r.Now, Start: r.Start,
 		}}, nil
 	case st.Move != nil:
 		m := st.Move
@@ -317,6 +319,7 @@ func fromStoredSession(kind session.OpKind, st *storedSession) session.Op {
 		Received: convert(st.Received, fromRange), EntryCount: len(entries),
 		Dropped: convert(st.Dropped, fromDropped),
 		Began:   time.UnixMilli(st.Began).UTC(), LastSeen: time.UnixMilli(st.LastSeen).UTC(), Seen: st.Seen,
+		Start: st.Start,
 	}}
 }
 

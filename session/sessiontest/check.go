@@ -39,6 +39,10 @@ func (w *world) check() {
 		if k.state.Ended() {
 			continue
 		}
+		age, left := v.Running()-k.start, s.Ends.Sub(w.now).Milliseconds()
+		if w.maxAge > 0 && left > max(w.maxAge.Milliseconds()-age, 0) {
+			w.t.Fatalf("session %s has %d ms left of %s, after %d", k.id, left, w.maxAge, age)
+		}
 		if s.BytesExpected != k.BytesExpected || s.ChunkSize != k.ChunkSize || s.Owner != k.Owner || s.Idem != k.Idem ||
 			!bytes.Equal(s.Note, k.Note) {
 			w.t.Fatalf("session %s: %+v, not %+v", k.id, s, k.Spec)

@@ -240,11 +240,16 @@ func (w *world) time() {
 				// A put that was stopped does not keep its session from expiring any more. Only the
 				// Service knows whether it was stopped.
 				if s, err := v.Status(context.Background(), k.id); b.busy && err == nil && s.State == session.Open {
+					if w.maxAge > 0 && running-k.start > w.maxAge.Milliseconds() {
+						w.t.Fatalf("a session with a put lives on after %d ms", running-k.start)
+					}
 					continue
 				}
 				k.state = session.Expired
 				w.count(session.Expired)
 				n--
+			case k.state == session.Open && w.maxAge > 0 && running-k.start > w.maxAge.Milliseconds():
+				w.t.Fatalf("a session lives on after %d ms", running-k.start)
 			case k.state.Ended() && b.seen < running-keep.Milliseconds():
 				k.state = session.Gone
 			}

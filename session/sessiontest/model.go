@@ -82,6 +82,7 @@ type world struct {
 	rand       io.Reader
 	merge      bool
 	match      bool
+	maxAge     time.Duration
 	buffers    bool
 	services   []*service
 	n          int // number of Services there
@@ -122,6 +123,7 @@ type known struct {
 	puts         []*put
 	gen, rev     uint64 // at least
 	seen         int64  // at least
+	start        int64  // running time at its begin
 }
 
 func (w *world) Now() time.Time { return w.now }
@@ -133,6 +135,7 @@ func newWorld(t *rapid.T, st session.Store, services int) *world {
 		t: t, store: st, disk: &disk{places: map[string]*place{}}, now: began, n: services,
 		rand: &locked{source: rand.NewChaCha8(seed)}, merge: rapid.Bool().Draw(t, "merge"),
 		match: rapid.Bool().Draw(t, "match"), buffers: rapid.Bool().Draw(t, "buffers"),
+		maxAge: rapid.SampledFrom([]time.Duration{0, ttl, ttl + tick}).Draw(t, "longest life"),
 	}
 	w.startServices()
 	return w
@@ -146,7 +149,7 @@ func (w *world) startServices() {
 	for range w.n {
 		// An end with an unknown outcome stays sealed, and each call that meets it waits for Wait.
 		cfg := session.Config{
-			TTL: ttl, Keep: keep, MaxStep: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
+			TTL: ttl, MaxAge: w.maxAge, Keep: keep, MaxStep: tick, Flush: time.Hour, Clock: w, Rand: w.rand, Large: 16,
 			Wait: 2 * time.Millisecond,
 		}
 		if w.buffers {
@@ -293,7 +296,9 @@ func (w *world) begin() {
 			holder = k
 		}
 	}
-	s, created, err := w.any().Begin(context.Background(), spec)
+	v := w.any()
+	start := v.Running()
+	s, created, err := v.Begin(context.Background(), spec)
 	w.must(err)
 	if created != (holder == nil) {
 		w.t.Fatalf("begin: created %v session %s, and the idem is held by %+v", created, s.ID, holder)
@@ -306,7 +311,7 @@ func (w *world) begin() {
 		return
 	}
 	w.stats.Begun++
-	w.sessions = append(w.sessions, &known{Spec: spec, id: s.ID, state: session.Open})
+	w.sessions = append(w.sessions, &known{Spec: spec, id: s.ID, state: session.Open, start: start})
 }
 
 func (w *world) drop() {

@@ -216,6 +216,19 @@ func touches(t *testing.T, st store) {
 	}
 }
 
+// starts checks that a change gives a Start to a session that has none, and only to such a session.
+func starts(t *testing.T, st store) {
+	bare := spec(1, "o", "")
+	bare.Start = 0
+	s := st.create(bare)
+	for i, c := range []struct{ start, want int64 }{{0, 0}, {5, 5}, {9, 5}} {
+		s = st.record(s, session.Change{Length: session.Unknown, Start: c.start})
+		if got := st.load(s.ID); s.Start != c.want || got.Start != c.want {
+			t.Errorf("change %d: it starts at %d, and is loaded with %d, not %d", i, s.Start, got.Start, c.want)
+		}
+	}
+}
+
 func recordAtOnce(t *testing.T, st store) {
 	st.create(spec(1, "o", ""))
 	const n = 10

@@ -40,6 +40,7 @@ func TestStore(t *testing.T, open func(t *testing.T) session.Store) {
 		{"drops are remembered", dropsRemembered},
 		{"a length is given once", lengths},
 		{"a touch moves time forwards only", touches},
+		{"a change may give the start", starts},
 		{"records at once: one of each overlap wins", recordAtOnce},
 		{"steps", steps},
 		{"a step is refused elsewhere", refusedSteps},
@@ -73,7 +74,7 @@ var began = time.UnixMilli(1_700_000_000_000).UTC()
 func spec(id session.SessionID, owner, idem string) session.Session {
 	return session.Session{
 		ID: id, Spec: session.Spec{ChunkSize: 10, BytesExpected: 100, Owner: owner, Idem: idem, Note: []byte("note")},
-		State: session.Open, Gen: 1, Rev: 1, Began: began, LastSeen: began, Seen: 7,
+		State: session.Open, Gen: 1, Rev: 1, Began: began, LastSeen: began, Seen: 7, Start: 3,
 	}
 }
 

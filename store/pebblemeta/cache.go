@@ -80,6 +80,7 @@ func isCached(table catalog.TableID) bool {
 func copyCapsule(row any) any {
 	c := row.(catalog.Capsule)
 	c.Owners, c.Controllers = cloneList(c.Owners), cloneList(c.Controllers)
+	c.MIMETypes = cloneList(c.MIMETypes)
 	return c
 }
 

@@ -268,7 +268,7 @@ func TestTheCacheShowsNothingBeforeItIsDurable(t *testing.T) {
 // Nobody else sees the changes that a closure makes to a row that it was given.
 func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 	db := open(t, vfs.NewMem(), Options{})
-	capsule := catalog.Capsule{ID: "c", Owners: []string{"o"}, Controllers: []string{"k"}}
+	capsule := catalog.Capsule{ID: "c", Owners: []string{"o"}, Controllers: []string{"k"}, MIMETypes: []string{"a/b"}}
 	memory := catalog.Memory{ID: memoryID(1), Capsule: "c", Meta: catalog.Meta{Tags: []string{"t"}}}
 	content := catalog.Content{Capsule: "c", Extents: []catalog.Extent{{Place: "p", Len: 1}}, Inline: []byte("inline")}
 	err := db.Catalog().Update(t.Context(), func(tx catalog.Tx) error {
@@ -291,7 +291,8 @@ func TestNobodyChangesWhatTheCacheHas(t *testing.T) {
 			if diff := cmp.Diff(capsule, c) + cmp.Diff(memory, m) + cmp.Diff(content, d); diff != "" {
 				t.Error(diff)
 			}
-			c.Owners[0], c.Controllers[0], m.Tags[0], d.Extents[0].Place, d.Inline[0] = "x", "x", "x", "x", 'x'
+			c.Owners[0], c.Controllers[0], c.MIMETypes[0] = "x", "x", "x"
+			m.Tags[0], d.Extents[0].Place, d.Inline[0] = "x", "x", 'x'
 			return errors.Join(err1, err2, err3)
 		})
 		if err != nil {

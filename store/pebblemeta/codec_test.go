@@ -122,7 +122,7 @@ func TestARowOfAnotherTypeIsRefused(t *testing.T) {
 func TestSessionsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := session.Session{
-			ID: 7, Seen: rapid.Int64().Draw(t, "seen"),
+			ID: 7, Seen: rapid.Int64().Draw(t, "seen"), Start: rapid.Int64().Draw(t, "start"),
 			EntryCount: rapid.IntMin(0).Draw(t, "pieces"),
 			Spec: session.Spec{
 				ChunkSize: rapid.Int64Min(1).Draw(t, "chunk"), BytesExpected: rapid.Int64Min(-1).Draw(t, "bytes"),
@@ -151,6 +151,40 @@ func TestSessionsRoundTrip(t *testing.T) {
 			t.Fatalf("%v (-stored +read):\n%s", err, diff)
 		}
 	})
+}
+
+// A session of version 1 is read: it has no Start. One of a newer version is refused.
+func TestAnOlderSessionRowIsRead(t *testing.T) {
+	want := initialSession(session.Session{
+		ID: 7, Spec: session.Spec{ChunkSize: 1, BytesExpected: 9, Owner: "o"}, Seen: 5,
+	})
+	row, err := encodeSession(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row[0] = 1
+	got, err := decodeSession(7, row)
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	row[0] = sessionVersion + 1
+	if _, err := decodeSession(7, row); err == nil || !strings.Contains(err.Error(), "newer sluice") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A capsule of version 1 is read: it takes all types.
+func TestAnOlderCapsuleRowIsRead(t *testing.T) {
+	want := catalog.Capsule{ID: "c", Owners: []string{"o"}, Seq: 3}
+	row, err := encodeCatalog(catalog.CapsuleTable, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row[0] = 1
+	got, err := decodeCatalog(catalog.CapsuleTable, row)
+	if diff := cmp.Diff(any(want), got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
 }
 
 // A row that can be read means the same after it was written again. So nothing was guessed, and
@@ -199,6 +233,9 @@ func rowType(t testing.TB, table catalog.TableID) reflect.Type {
 		catalog.HashCheckpoint{},
 		catalog.Due{},
 		catalog.TokenRef{},
+		catalog.Grant{},
+		catalog.GrantRef{},
+		catalog.IdentityRef{},
 	} {
 		if _, err := encodeCatalog(table, row); err == nil {
 			return reflect.TypeOf(row)

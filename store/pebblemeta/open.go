@@ -22,8 +22,9 @@ import (
 
 const (
 	// format is the version of this package's rows and of the Pebble format below them. 2 has more
-	// tables than 1: lists of tokens.
-	format = 2
+	// tables than 1: lists of tokens. 3 has tables of tickets and links, and more members in
+	// the rows of capsules, sessions and reservations.
+	format = 3
 	// pebbleFormat belongs to format. A newer Pebble must not raise it by itself: an older program
 	// could not say why it refuses the folder then.
 	pebbleFormat = pebble.FormatValueSeparation

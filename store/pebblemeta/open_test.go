@@ -248,7 +248,7 @@ func TestAnOlderFormatIsRaised(t *testing.T) {
 		opts Options
 		want string
 	}{
-		{Options{ReadOnly: true}, "sluice metadata, format 1\n"}, {Options{}, "sluice metadata, format 2\n"},
+		{Options{ReadOnly: true}, "sluice metadata, format 1\n"}, {Options{}, "sluice metadata, format 3\n"},
 	} {
 		if err := opened(t, disk, c.opts).Close(); err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func TestAFolderThatIsNotOursIsLeftAlone(t *testing.T) {
 		files map[string]string
 		say   []string
 	}{
-		"a newer format":   {map[string]string{formatFile: "sluice metadata, format 3\n"}, []string{"format 3", "up to 2"}},
+		"a newer format":   {map[string]string{formatFile: "sluice metadata, format 4\n"}, []string{"format 4", "up to 3"}},
 		"no format":        {map[string]string{formatFile: "format of a shopping list\n"}, []string{"shopping list"}},
 		"an empty format":  {map[string]string{formatFile: ""}, []string{formatFile}},
 		"format 0":         {map[string]string{formatFile: "sluice metadata, format 0\n"}, []string{"format 0"}},

@@ -34,7 +34,7 @@
 //
 // # Format 1
 //
-// The file FORMAT says "sluice metadata, format 2". Numbers in keys are big-endian, signed ones
+// The file FORMAT says "sluice metadata, format 3". Numbers in keys are big-endian, signed ones
 // with the top bit flipped, so that keys sort as the numbers do. ~ is the complement, which sorts
 // the other way. A str is its length as a uvarint, then its bytes. A row that is not empty
 // begins with its version.

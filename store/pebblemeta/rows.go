@@ -10,7 +10,7 @@ import (
 // format: they are never given another meaning. Times are Unix milliseconds in UTC. A zero time and
 // an empty list are absent.
 var codecs = map[catalog.TableID]codec{
-	catalog.CapsuleTable:     codecOf("capsules", storeCapsule, loadCapsule),
+	catalog.CapsuleTable:     codecOfVersion(2, "capsules", storeCapsule, loadCapsule),
 	catalog.RoleTable:        codecOf("roles", storeRole, loadRole),
 	catalog.MemoryTable:      codecOf("memories", storeMemory, loadMemory),
 	catalog.OrderTable:       codecOf("order", storeID, loadID),
@@ -22,7 +22,7 @@ var codecs = map[catalog.TableID]codec{
 	catalog.IdemTable:        codecOf("idems", storeIdem, loadIdem),
 	catalog.OutcomeTable:     codecOf("outcomes", storeOutcome, loadOutcome),
 	catalog.EventTable:       codecOf("events", storeEvent, loadEvent),
-	catalog.PrincipalTable:   codecOf("principals", storePrincipal, loadPrincipal),
+	catalog.PrincipalTable:   codecOfVersion(2, "principals", storePrincipal, loadPrincipal),
 	catalog.TokenTable:       codecOfVersion(2, "tokens", storeToken, loadToken),
 	catalog.CheckpointTable:  codecOf("states", storeCheckpoint, loadCheckpoint),
 	catalog.DueTable:         codecOf("dues", storeDue, loadDue),
@@ -33,6 +33,8 @@ var codecs = map[catalog.TableID]codec{
 	catalog.GrantTable:       codecOf("grants", storeGrant, loadGrant),
 	catalog.GrantSecretTable: codecOf("secrets of grants", storeGrantRef, loadGrantRef),
 	catalog.GrantListTable:   codecOf("lists of grants", storeGrantRef, loadGrantRef),
+
+	catalog.IdentityTable: codecOf("identities", storeIdentity, loadIdentity),
 }
 
 // stamp is a time; nil is the zero time.
@@ -68,12 +70,13 @@ type capsuleRow struct {
 	QuotaBytes    int64    `cbor:"12,keyasint,omitempty"`
 	QuotaMemories int64    `cbor:"13,keyasint,omitempty"`
 	Seq           uint64   `cbor:"14,keyasint,omitempty"`
+	MIMETypes     []string `cbor:"15,keyasint,omitempty"` // since version 2
 }
 
 func storeCapsule(c catalog.Capsule) capsuleRow {
 	return capsuleRow{
 		c.ID, c.Name, c.Subject, c.Owners, c.Controllers, storeTime(c.Created), c.Memories, c.Bytes, c.Trashed,
-		c.Sessions, c.Reserved, c.QuotaBytes, c.QuotaMemories, c.Seq,
+		c.Sessions, c.Reserved, c.QuotaBytes, c.QuotaMemories, c.Seq, c.MIMETypes,
 	}
 }
 
@@ -82,7 +85,7 @@ func loadCapsule(r capsuleRow) catalog.Capsule {
 		ID: r.ID, Name: r.Name, Subject: r.Subject,
 		Owners: r.Owners, Controllers: r.Controllers, Created: loadTime(r.Created),
 		Memories: r.Memories, Bytes: r.Bytes, Trashed: r.Trashed, Sessions: r.Sessions, Reserved: r.Reserved,
-		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq,
+		QuotaBytes: r.QuotaBytes, QuotaMemories: r.QuotaMemories, Seq: r.Seq, MIMETypes: r.MIMETypes,
 	}
 }
 
@@ -292,16 +295,38 @@ type principalRow struct {
 	Created    stamp  `cbor:"4,keyasint,omitempty"`
 	MaxOpen    int64  `cbor:"5,keyasint,omitempty"`
 	QuotaBytes int64  `cbor:"6,keyasint,omitempty"`
+	Issuer     string `cbor:"7,keyasint,omitempty"`
+	Subject    string `cbor:"8,keyasint,omitempty"`
 }
 
 func storePrincipal(p catalog.Principal) principalRow {
-	return principalRow{p.ID, p.Name, p.Admin, storeTime(p.Created), p.MaxOpenSessions, p.QuotaBytes}
+	return principalRow{
+		p.ID, p.Name, p.Admin, storeTime(p.Created), p.MaxOpenSessions, p.QuotaBytes,
+		p.Identity.Issuer, p.Identity.Subject,
+	}
 }
 
 func loadPrincipal(r principalRow) catalog.Principal {
 	return catalog.Principal{
 		ID: r.ID, Name: r.Name, Admin: r.Admin, Created: loadTime(r.Created),
 		MaxOpenSessions: r.MaxOpen, QuotaBytes: r.QuotaBytes,
+		Identity: catalog.Identity{Issuer: r.Issuer, Subject: r.Subject},
+	}
+}
+
+type identityRow struct {
+	Issuer    string `cbor:"1,keyasint"`
+	Subject   string `cbor:"2,keyasint"`
+	Principal string `cbor:"3,keyasint"`
+}
+
+func storeIdentity(v catalog.IdentityRef) identityRow {
+	return identityRow{v.Issuer, v.Subject, v.Principal}
+}
+
+func loadIdentity(r identityRow) catalog.IdentityRef {
+	return catalog.IdentityRef{
+		Identity: catalog.Identity{Issuer: r.Issuer, Subject: r.Subject}, Principal: r.Principal,
 	}
 }
 

@@ -14,8 +14,12 @@ import (
 	"sluice/session"
 )
 
-// rowVersion is the version of the rows of sessions, entries and totals.
-const rowVersion = 1
+// rowVersion is the version of the rows of entries and totals, and sessionVersion of those of
+// sessions. Version 2 of the latter has Start.
+const (
+	rowVersion     = 1
+	sessionVersion = 2
+)
 
 // sessionRow is a session as it is stored. Strings are opaque, so they are bytes here. Its numbers
 // are never given another meaning.
@@ -34,14 +38,15 @@ type sessionRow struct {
 	Began     int64  `cbor:"12,keyasint"` // Unix ms
 	LastSeen  int64  `cbor:"13,keyasint"` // Unix ms
 	Seen      int64  `cbor:"14,keyasint"`
+	Start     int64  `cbor:"15,keyasint,omitempty"` // since version 2
 }
 
 func encodeSession(s *session.Session) ([]byte, error) {
-	return encodeRow(rowVersion, sessionRow{
+	return encodeRow(sessionVersion, sessionRow{
 		ChunkSize: s.ChunkSize, Expected: s.BytesExpected, Owner: []byte(s.Owner), Idem: []byte(s.Idem), Note: s.Note,
 		State: uint8(s.State), Gen: s.Gen, Rev: s.Rev, Received: appendRanges(nil, s.Received), Entries: s.EntryCount,
 		Dropped: appendDropped(nil, s.Dropped),
-		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen,
+		Began:   s.Began.UnixMilli(), LastSeen: s.LastSeen.UnixMilli(), Seen: s.Seen, Start: s.Start,
 	})
 }
 
@@ -54,11 +59,11 @@ func decodeSessionWith(
 	id session.SessionID, row []byte, ranges func([]byte) ([]session.Range, error),
 ) (session.Session, error) {
 	var r sessionRow
-	if err := decodeRow(rowVersion, row, &r); err != nil {
+	if err := decodeRow(sessionVersion, row, &r); err != nil {
 		return session.Session{}, err
 	}
 	s := session.Session{
-		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Entries, Seen: r.Seen,
+		ID: id, State: session.State(r.State), Gen: r.Gen, Rev: r.Rev, EntryCount: r.Entries, Seen: r.Seen, Start: r.Start,
 		Spec: session.Spec{
 			ChunkSize: r.ChunkSize, BytesExpected: r.Expected,
 			Owner: string(r.Owner), Idem: string(r.Idem), Note: r.Note,

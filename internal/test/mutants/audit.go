@@ -53,9 +53,15 @@ func ofAudit() []mutant {
 		},
 		{
 			name: "the-log-has-a-token-in-the-wrong-member", promise: 14, file: "api/redact.go",
-			old:   "secrets.ReplaceAllLiteralString(e.Error(), hidden)",
-			new:   "e.Error()",
-			tests: []string{"api.TestNoLogHasASecret"},
+			old:   "slog.StringValue(withoutTokens(e.Error()))",
+			new:   "slog.StringValue(e.Error())",
+			tests: []string{"api.TestNoLogHasASecret", "api.TestSignInsAtAnIssuerAreAudited"},
+		},
+		{
+			name: "all-tokens-of-issuers-sign-in-as-one", promise: 14, file: "api/audit.go",
+			old:   "	if c.caller.External {\n",
+			new:   "	if false {\n",
+			tests: []string{"api.TestSignInsAtAnIssuerAreAudited"},
 		},
 		{
 			name: "the-audit-log-has-raw-controls", promise: 14, file: "audit/ascii.go",

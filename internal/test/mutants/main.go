@@ -52,7 +52,8 @@ type mutant struct {
 func table() []mutant {
 	all := slices.Concat(
 		ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(),
-		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(), ofAccess(), ofAudit(),
+		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(), ofAccess(), ofAudit(), ofLimits(), ofIssuer(),
+		ofFront(),
 	)
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)

@@ -35,8 +35,8 @@ func ofMeetings() []mutant {
 		},
 		{
 			name: "a-begin-asks-for-its-key-before-its-commit", promise: 5, file: "upload/hook.go",
-			old:   "if before == nil && after.Idem != \"\" {",
-			new:   "if false {",
+			old:   "	if s.Idem != \"\" {\n		_, m,",
+			new:   "	if false {\n		_, m,",
 			tests: []string{"upload.TestABeginThatMeetsACreateOfItsKey"},
 		},
 		{

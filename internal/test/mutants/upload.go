@@ -65,14 +65,14 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "the-role-is-not-asked-for-in-the-commit-of-a-finish", promise: 15, file: "upload/finish.go",
-			old:   "			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {\n				return err\n			}\n",
+			old:   "			if err := u.allow(tx, c, access.Upload, open[0].n.Capsule); err != nil {\n				return err\n			}\n",
 			new:   "",
 			tests: []string{"upload.TestTheCommitAsksOnceMore", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
 			name: "the-role-is-not-asked-for-in-the-commit-of-a-create", promise: 15, file: "upload/create.go",
-			old:   "		if _, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now); err != nil {\n			return err\n		}\n",
-			new:   "",
+			old:   "		capsule, err := access.Allow(tx, c, access.Write, n.Capsule, at.Now)\n",
+			new:   "		capsule, err := catalog.Capsules.Get(tx, catalog.Name(n.Capsule))\n",
 			tests: []string{"upload.TestTheCommitAsksOnceMore", "internal/test/crashtest.TestAnyHistory"},
 		},
 		{
