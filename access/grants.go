@@ -34,6 +34,10 @@ func (s *Service) CreateGrant(
 	if req.TTL < time.Second || req.TTL > catalog.MaxGrantTTL {
 		return g, "", ErrGrantTTL
 	}
+	types, err := catalog.CleanTypes(req.MIME)
+	if err != nil {
+		return g, "", err
+	}
 	if secret, err = newSecret(s.rand); err != nil {
 		return g, "", err
 	}
@@ -46,7 +50,7 @@ func (s *Service) CreateGrant(
 	draft := catalog.Grant{
 		ID: id.String(), Kind: req.Kind, Hash: hash, Name: req.Name, Maker: by.Principal, Capsule: req.Capsule,
 		Created: now, Expires: now.Add(req.TTL),
-		MaxBytes: req.MaxBytes, MIME: req.MIME, Uploads: req.Uploads, Memory: req.Memory, Downloads: req.Downloads,
+		MaxBytes: req.MaxBytes, MIME: types, Uploads: req.Uploads, Memory: req.Memory, Downloads: req.Downloads,
 	}
 	err = s.store.Update(ctx, func(tx catalog.Tx) error {
 		g = draft

@@ -48,7 +48,14 @@ func decideAgain(ctx context.Context, r catalog.Reader, s session.Session, clock
 	if err := stillAllowed(r, c, access.Upload, n.Capsule, clock.Now()); err != nil || c.Grant != catalog.Ticket {
 		return err
 	}
-	return fitsTicket(r, c, max(s.BytesExpected, endOf(s)))
+	if err := fitsTicket(r, c, max(s.BytesExpected, endOf(s))); err != nil {
+		return err
+	}
+	g, err := catalog.Grants.Get(r, catalog.Name(c.Principal))
+	if err != nil {
+		return err
+	}
+	return g.Allows(n.Meta.MIME)
 }
 
 // fitsTicket gives ErrTooLarge if an upload of n bytes, or of that many at least, is larger than

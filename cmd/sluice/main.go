@@ -43,6 +43,8 @@ type cli struct {
 	Capsules   capsulesCmd   `cmd:"" help:"Make, list, change and delete capsules, the containers of memories."`
 	Principals principalsCmd `cmd:"" help:"Make, list, change and delete principals: those who may call."`
 	Tokens     tokensCmd     `cmd:"" help:"Make, list and revoke tokens."`
+	Tickets    ticketsCmd    `cmd:"" help:"Make, list and revoke upload tickets: for those who have no account."`
+	Links      linksCmd      `cmd:"" help:"Make, list and revoke read links: one memory, for whoever has the link."`
 	Whoami     whoamiCmd     `cmd:"" help:"Print who you are to the server, and what you have of your limits."`
 	Sessions   sessionsCmd   `cmd:"" help:"Look at everybody's uploads under way, and end them (admins)."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in a data folder that no server has open, and repair it."`
