@@ -153,7 +153,8 @@ func (c *linksCreateCmd) Run(e *env) error {
 		MemoryID: c.MemoryID, Name: c.Name, Downloads: c.Downloads, ExpiresInSeconds: seconds,
 	})
 	if err != nil {
-		return err
+		e.failOf(c.MemoryID, err)
+		return errSaid
 	}
 	l.URL = strings.TrimRight(c.Server, "/") + l.URL
 	e.say("read link %s of %s, %s, %s. The address is shown this once:", l.LinkID, l.MemoryID, timesOf(l.Downloads),
