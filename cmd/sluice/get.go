@@ -163,9 +163,8 @@ var errThere = errors.New("a file of this name is there already and differs; giv
 func (g *getter) report(m api.Memory, dest string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.e.print(
-		got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", cmp.Or(m.MemoryID, m.SHA256), size(m.Bytes), clean(dest),
-	)
+	id := cmp.Or(m.MemoryID, m.SHA256)
+	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", id, size(m.Bytes), clean(dest))
 }
 
 // sameContent reports whether the file has the content already.
