@@ -11,8 +11,8 @@ func ofAccess() []mutant {
 		},
 		{
 			name: "tokens-of-a-deleted-principal-stay", promise: 14, file: "catalog/principal.go",
-			old:   "		if err := deleteToken(tx, t); err != nil {\n			return false, err\n		}\n	}\n	roles",
-			new:   "		_ = t\n	}\n	roles",
+			old:   "		if err := deleteToken(tx, t); err != nil {\n			return false, err\n		}\n	}\n	moreGrants",
+			new:   "		_ = t\n	}\n	moreGrants",
 			tests: []string{"access.TestTokensAreBounded"},
 		},
 		{

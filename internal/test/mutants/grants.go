@@ -55,7 +55,7 @@ func ofGrants() []mutant {
 			name: "a-ticket-may-read", promise: 15, file: "access/allow.go",
 			old:   "		return a == Upload || a == Look\n",
 			new:   "		return a == Upload || a == Look || a == Read\n",
-			tests: []string{"api.TestTheTableOfAccess"},
+			tests: []string{"memories.TestATicketReadsNothing"},
 		},
 		{
 			name: "a-revoked-ticket-leaves-its-sessions", promise: 15, file: "catalog/grant.go",

@@ -65,7 +65,7 @@ func ofUpload() []mutant {
 		},
 		{
 			name: "the-role-is-not-asked-for-in-the-commit-of-a-finish", promise: 15, file: "upload/finish.go",
-			old:   "			if err := u.allow(tx, c, access.Write, open[0].n.Capsule); err != nil {\n				return err\n			}\n",
+			old:   "			if err := u.allow(tx, c, access.Upload, open[0].n.Capsule); err != nil {\n				return err\n			}\n",
 			new:   "",
 			tests: []string{"upload.TestTheCommitAsksOnceMore", "internal/test/crashtest.TestAnyHistory"},
 		},
