@@ -134,7 +134,8 @@ func TestEachContradictionOfGrantsIsFoundAndRepaired(t *testing.T) {
 			return catalog.GrantLists.Delete(tx, k)
 		}, keeper.KindIndex, "is not in the lists of grants", false},
 		{"not in the list of its capsule", func(g *granted, tx catalog.Tx) error {
-			return catalog.GrantLists.Delete(tx, catalog.GrantListKey{Holder: catalog.GrantsOf("default"), ID: g.link.ID})
+			k := catalog.GrantListKey{Holder: catalog.GrantsOf("default"), ID: g.link.ID}
+			return catalog.GrantLists.Delete(tx, k)
 		}, keeper.KindIndex, "is not in the lists of grants", false},
 		{"a list that leads nowhere", func(g *granted, tx catalog.Tx) error {
 			k := catalog.GrantListKey{Holder: catalog.GrantsOf("default"), ID: "stray"}

@@ -89,7 +89,7 @@ func ofCatalog() []mutant {
 		},
 		{
 			name: "a-read-only-token-writes", promise: 14, file: "access/allow.go",
-			old:   "	if c.ReadOnly && a != Read && a != Inspect {",
+			old:   "	if c.ReadOnly && a != Read && a != Look && a != Inspect {",
 			new:   "	if false {",
 			tests: []string{"access.TestRolesDecide"},
 		},
