@@ -68,10 +68,10 @@ func (c *getCmd) Run(e *env) error {
 			dest = filepath.Join(dest, safeName(m.Name))
 		}
 		if c.Output == "-" {
-			return g.stream(m, e.stdout)
+			return g.ofLink(g.stream(m, e.stdout))
 		}
 		if err := g.target(m, dest); err != nil {
-			e.failOf(dest, err)
+			e.failOf(dest, g.ofLink(err))
 			return errSaid
 		}
 		return nil

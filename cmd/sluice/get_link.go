@@ -39,14 +39,19 @@ func (g *getter) describe() (m api.Memory, err error) {
 		m, err = g.client.DescribeLink(ctx, g.link)
 		return err
 	})
-	var refused *api.Error
-	if errors.As(err, &refused) && refused.Code == api.CodeNotFound {
-		err = &endedLink{err}
-	}
 	if m.Name == "" {
 		m.Name = "download"
 	}
-	return m, err
+	return m, g.ofLink(err)
+}
+
+// ofLink says what is missing, if the server answers that something is and a link was read.
+func (g *getter) ofLink(err error) error {
+	var refused *api.Error
+	if g.link != "" && errors.As(err, &refused) && refused.Code == api.CodeNotFound {
+		return &endedLink{err}
+	}
+	return err
 }
 
 // endedLink says what may have become of a link.
