@@ -186,7 +186,7 @@ func (r *route) name() string {
 	case r.auth == linked:
 		return "read_link"
 	}
-	name, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/v1/"), "/")
+	name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(r.path, "/v1"), "/"), "/")
 	return name
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -117,6 +118,41 @@ func TestATicketBoundsBytes(t *testing.T) {
 	w.codeIs(err, api.CodeTooLarge)
 	if s, err := c.Status(t.Context(), s.SessionID, false); err != nil || s.BytesReceived > chunk+10 {
 		t.Errorf("%d bytes, %v", s.BytesReceived, err)
+	}
+}
+
+// A ticket takes the types that it is for, whatever their parameters, and no others.
+func TestATicketBoundsTypes(t *testing.T) {
+	w := newWorld(t, nil)
+	maker, secret := w.join("maker", false)
+	w.roles(maker)
+	uploads := int64(10)
+	ticket, err := w.as(secret).CreateTicket(t.Context(), api.CreateTicketRequest{
+		CapsuleID: "default", MaxBytes: 10, Uploads: &uploads, ExpiresInSeconds: 60,
+		MIMETypes: []string{"Image/*", "text/plain"},
+	})
+	w.check(err)
+	c := w.as(ticket.Secret)
+	config, err := c.UploadConfig(t.Context())
+	w.check(err)
+	if want := []string{"image/*", "text/plain"}; !slices.Equal(config.Ticket.MIMETypes, want) {
+		t.Errorf("%q", config.Ticket.MIMETypes)
+	}
+	for kind, fits := range map[string]bool{
+		"image/png": true, "IMAGE/PNG": true, "text/plain; charset=utf-8": true, "image/svg+xml;a=b": true,
+		"text/html": false, "imagery/png": false, "application/octet-stream": false, "": false,
+	} {
+		req := beginOf(1, "a")
+		req.Meta.MIMEType = kind
+		_, err := c.Begin(t.Context(), req)
+		if fits {
+			w.check(err)
+		} else if e := w.codeIs(err, api.CodeUnsupportedMediaType); !strings.Contains(e.Detail, "image/*, text/plain") {
+			t.Error(e.Detail)
+		}
+	}
+	if open, _ := w.counts(ticket.TicketID); open != 4 {
+		t.Errorf("%d open", open)
 	}
 }
 
@@ -263,6 +299,10 @@ func TestTheBoundsOfGrants(t *testing.T) {
 		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":99999999999}`},
 		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"uploads":0}`},
 		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"uploads":1000001}`},
+		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"mime_types":["image"]}`},
+		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"mime_types":["*/*"]}`},
+		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"mime_types":["a/b;c=d"]}`},
+		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"mime_types":[""]}`},
 		{tickets, `{"capsule_id":"Default","max_bytes":1,"expires_in_seconds":60}`},
 		{tickets, `{"capsule_id":"default","max_bytes":1,"expires_in_seconds":60,"name":"\n"}`},
 		{links, `{"memory_id":"` + m.MemoryID + `","expires_in_seconds":60,"downloads":0}`},

@@ -403,3 +403,49 @@ func TestCapsulesHaveRoles(t *testing.T) {
 	}
 	w.check(w.DeleteCapsule(ctx, a, "mine"))
 }
+
+// A read link gives its own memory out, and no other one, and nothing but content.
+func TestALinkReadsItsMemoryAlone(t *testing.T) {
+	w := newWorld(t)
+	m, other := w.store("a", "", []byte("hello")), w.store("b", "", []byte("other"))
+	_, secret, err := w.access.CreateGrant(t.Context(), w.me, access.GrantRequest{
+		Grant: catalog.Grant{Kind: catalog.Link, Memory: m.ID}, TTL: time.Hour,
+	})
+	w.check(err)
+	c, err := w.access.OpenLink(t.Context(), secret)
+	w.check(err)
+	_, err = w.Open(t.Context(), c, m.ID)
+	w.check(err)
+	if _, err := w.Open(t.Context(), c, other.ID); !errors.Is(err, catalog.ErrNotFound) {
+		t.Errorf("another memory: %v", err)
+	}
+	if err := w.Delete(t.Context(), c, m.ID, false); !errors.Is(err, access.ErrForbidden) {
+		t.Errorf("a deletion: %v", err)
+	}
+}
+
+// An upload ticket reads nothing, not even what was uploaded with it, and is told the same of what
+// is there and of what is not.
+func TestATicketReadsNothing(t *testing.T) {
+	w := newWorld(t)
+	m := w.store("a", "", []byte("hello"))
+	_, secret, err := w.access.CreateGrant(t.Context(), w.me, access.GrantRequest{
+		Grant: catalog.Grant{Kind: catalog.Ticket, Capsule: "default", MaxBytes: 10, Uploads: 1}, TTL: time.Hour,
+	})
+	w.check(err)
+	c, err := w.access.Authenticate(t.Context(), secret)
+	w.check(err)
+	for _, id := range []catalog.MemoryID{m.ID, {1, 2, 3}} {
+		if _, err := w.Read(t.Context(), c, id); !errors.Is(err, access.ErrForbidden) {
+			t.Errorf("reading: %v", err)
+		}
+		if _, err := w.Open(t.Context(), c, id); !errors.Is(err, access.ErrForbidden) {
+			t.Errorf("opening: %v", err)
+		}
+	}
+	if _, _, err := w.List(t.Context(), c, memories.ListRequest{Capsule: "default", Limit: 1}); !errors.Is(
+		err, access.ErrForbidden,
+	) {
+		t.Errorf("listing: %v", err)
+	}
+}

@@ -31,6 +31,8 @@ type wire struct {
 	t      *testing.T
 	client *api.Client
 
+	ticket *api.TicketLimits // of the client, if it has a ticket
+
 	mu           sync.Mutex
 	mishap       func(w http.ResponseWriter, r *http.Request) bool
 	beforeAnswer func(op string) // runs before an operation is answered
@@ -113,10 +115,14 @@ func problem(c api.Code) api.Problem {
 }
 
 func (w *wire) serve(parts []string, r *http.Request, body []byte) (int, any) {
+	if w.ticket != nil && strings.HasPrefix(parts[0], "memories_") {
+		return 403, problem(api.CodeForbidden)
+	}
 	switch parts[0] {
 	case "upload_config":
 		return 200, api.UploadConfig{
 			ChunkSize: chunk, ChunkSizeMin: 4096, ChunkSizeMax: 64 << 20, MaxChunks: 16384, MaxBytes: 64 << 20,
+			Ticket: w.ticket,
 		}
 	case "memories_create":
 		return w.create(r, body)
@@ -285,7 +291,14 @@ func (w *wire) finish(u *upload, body []byte) (int, any) {
 	}
 	switch u.State {
 	case "finished":
-		return 200, w.memories[u.MemoryID].Memory
+		switch m := w.memories[u.MemoryID]; {
+		case m.deleted:
+			return 409, problem(api.CodeAlreadyFinished)
+		case m.SHA256 != in.SHA256:
+			return 422, problem(api.CodeChecksumMismatch)
+		default:
+			return 200, m.Memory
+		}
 	case "aborted":
 		return 409, problem(api.CodeAlreadyAborted)
 	}

@@ -199,10 +199,10 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 	if !exact {
 		return s.SendPipe(ctx, f, disk)
 	}
-	if st.size > limits.MaxBytes {
-		return api.Memory{}, fmt.Errorf("%s has %d bytes, and the server takes %d", f.Disk, st.size, limits.MaxBytes)
+	if err := fits(st.size, s.opts.Capsule, limits); err != nil {
+		return api.Memory{}, err
 	}
-	t := &transfer{sender: s, f: f, disk: disk, state: st}
+	t := &transfer{sender: s, f: f, disk: disk, state: st, ticket: limits.Ticket != nil}
 	for try := 0; try < maxNames; try++ {
 		t.idem = idemOf(abs, st, s.opts.Capsule, f, try)
 		m, other, err := t.sendAs(ctx)
@@ -212,6 +212,21 @@ func (s *Sender) Send(ctx context.Context, f File) (api.Memory, error) {
 		s.opts.Log.Info(string(other)+": storing it anew", "file", f.Disk)
 	}
 	return api.Memory{}, errors.New("the server has other bytes under every name that this file has had")
+}
+
+// fits says why a file of n bytes can't be stored in the capsule, if the limits say so already.
+func fits(n int64, capsule string, limits api.UploadConfig) error {
+	switch t := limits.Ticket; {
+	case t != nil && t.CapsuleID != capsule:
+		return fmt.Errorf(
+			"it can't be stored in capsule %s: the upload ticket is for capsule %s (--capsule)", capsule, t.CapsuleID,
+		)
+	case n > limits.MaxBytes && t != nil:
+		return fmt.Errorf("it has %d bytes, and the upload ticket is for %d at most", n, limits.MaxBytes)
+	case n > limits.MaxBytes:
+		return fmt.Errorf("it has %d bytes, and the server takes %d", n, limits.MaxBytes)
+	}
+	return nil
 }
 
 // maxNames bounds how many idems of a file are tried.

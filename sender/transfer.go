@@ -20,6 +20,9 @@ type transfer struct {
 	disk   *os.File
 	state  state // of the file, at the time of the hashing
 	idem   string
+	// ticket says that the caller has an upload ticket: it may neither create in one request nor
+	// read memories.
+	ticket bool
 
 	session  api.Session
 	sums     *sums
@@ -35,7 +38,7 @@ func (t *transfer) report() {
 
 // sendAs stores the file under its idem. other says why the memory of that idem is not the file's.
 func (t *transfer) sendAs(ctx context.Context) (m api.Memory, other outdated, err error) {
-	if t.size() <= maxSmall {
+	if t.size() <= maxSmall && !t.ticket {
 		if m, other, ok, err := t.sendSmall(ctx); ok || err != nil {
 			return m, other, err
 		}
@@ -99,6 +102,9 @@ func (t *transfer) stored(ctx context.Context) (m api.Memory, other outdated, er
 	if t.session.Deleted {
 		return m, deleted, nil
 	}
+	if t.ticket {
+		return t.finishedBefore(ctx)
+	}
 	err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
 		m, err = t.sender.api.ReadMemory(ctx, t.session.MemoryID)
 		return err
@@ -117,6 +123,34 @@ func (t *transfer) stored(ctx context.Context) (m api.Memory, other outdated, er
 	}
 	t.sender.opts.Progress(t.f, t.size(), t.size())
 	return m, "", nil
+}
+
+// finishedBefore is stored for a ticket: it repeats the finish, which answers with the memory, and
+// compares the file with it.
+func (t *transfer) finishedBefore(ctx context.Context) (m api.Memory, other outdated, err error) {
+	sum, _, err := t.digest(ctx, max(t.size(), 1))
+	if err != nil {
+		return m, "", err
+	}
+	err = t.sender.retry(ctx, func(ctx context.Context) (err error) {
+		m, err = t.sender.api.Finish(ctx, api.FinishRequest{
+			SessionID: t.session.SessionID, SHA256: hex.EncodeToString(sum[:]), TotalLen: t.size(),
+		})
+		return err
+	})
+	var refused *api.Error
+	if errors.As(err, &refused) {
+		switch {
+		case refused.Deleted:
+			return m, deleted, nil
+		case refused.Code == api.CodeAlreadyFinished, refused.Code == api.CodeChecksumMismatch:
+			return m, differs, nil
+		}
+	}
+	if err == nil {
+		t.sender.opts.Progress(t.f, t.size(), t.size())
+	}
+	return m, "", err
 }
 
 // adoptOther looks for an open upload of the same content under another idem: the file may have

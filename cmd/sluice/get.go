@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -20,7 +20,7 @@ import (
 
 type getCmd struct {
 	remote
-	ID         string        `arg:"" optional:"" help:"The memory."`
+	ID         string        `arg:"" optional:"" help:"The memory; or the address of a read link, which needs no token."`
 	Output     string        `short:"o" placeholder:"FILE" help:"Where to write: a file, - for standard output, or with --path-prefix a folder. Else the memory's name in this folder."`
 	PathPrefix string        `placeholder:"PATH" help:"Fetch all memories of this folder instead of one."`
 	Capsule    string        `default:"default" env:"SLUICE_CAPSULE" help:"The capsule of --path-prefix."`
@@ -39,11 +39,11 @@ func (c *getCmd) Run(e *env) error {
 	case c.PathPrefix != "" && c.Output == "-":
 		return usageError("a folder can't be written to standard output")
 	}
-	client, err := c.client()
+	client, link, err := c.from()
 	if err != nil {
 		return err
 	}
-	g := &getter{e: e, c: c, client: client, bars: newProgress(e), pace: backoff.New(time.Now, rand.Reader)}
+	g := &getter{e: e, c: c, client: client, link: link, bars: newProgress(e), pace: backoff.New(time.Now, rand.Reader)}
 	g.log = newMessages(g.bars)
 	if c.Parallel != nil {
 		g.parallel = *c.Parallel
@@ -52,12 +52,12 @@ func (c *getCmd) Run(e *env) error {
 	if c.PathPrefix != "" {
 		return g.folder()
 	}
-	return e.each([]string{c.ID}, func(id string) error {
-		var m api.Memory
-		err := g.ask(func(ctx context.Context) (err error) {
-			m, err = client.ReadMemory(ctx, id)
-			return err
-		})
+	name := c.ID
+	if link != "" {
+		name = "the read link" // its address is a secret
+	}
+	return e.each([]string{name}, func(string) error {
+		m, err := g.describe()
 		if err != nil {
 			return err
 		}
@@ -68,20 +68,31 @@ func (c *getCmd) Run(e *env) error {
 			dest = filepath.Join(dest, safeName(m.Name))
 		}
 		if c.Output == "-" {
-			return g.stream(m, e.stdout)
+			return g.ofLink(g.stream(m, e.stdout))
 		}
 		if err := g.target(m, dest); err != nil {
-			e.failOf(dest, err)
+			e.failOf(dest, g.ofLink(err))
 			return errSaid
 		}
 		return nil
 	})
 }
 
+// from gives a client of the server that has the memory, and the read link if there is one.
+func (c *getCmd) from() (client *api.Client, link string, err error) {
+	if !isLink(c.ID) {
+		client, err = c.client()
+		return client, "", err
+	}
+	server, link, err := splitLink(c.ID)
+	return api.NewClient(server, "", newHTTPClient()), link, err
+}
+
 type getter struct {
 	e      *env
 	c      *getCmd
 	client *api.Client
+	link   string // "" without one
 	bars   *progress
 	log    *slog.Logger
 	pace   *backoff.Shared
@@ -93,7 +104,7 @@ type getter struct {
 
 // got is the result of one get.
 type got struct {
-	MemoryID string `json:"memory_id"`
+	MemoryID string `json:"memory_id,omitzero"` // a read link does not tell it
 	File     string `json:"file"`
 	Bytes    int64  `json:"bytes"`
 	SHA256   string `json:"sha256"`
@@ -102,7 +113,7 @@ type got struct {
 // file fetches a memory into a regular file. It replaces a file only with --force. Its errors do
 // not name the file.
 func (g *getter) file(m api.Memory, dest string) error {
-	src, err := newSource(g.client, m)
+	src, err := newSource(g.client, g.link, m)
 	if err != nil {
 		return err
 	}
@@ -152,7 +163,8 @@ var errThere = errors.New("a file of this name is there already and differs; giv
 func (g *getter) report(m api.Memory, dest string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", m.MemoryID, size(m.Bytes), clean(dest))
+	id := cmp.Or(m.MemoryID, m.SHA256)
+	g.e.print(got{m.MemoryID, dest, m.Bytes, m.SHA256}, "%s  %s  %s", id, size(m.Bytes), clean(dest))
 }
 
 // sameContent reports whether the file has the content already.

@@ -118,7 +118,7 @@ var errStopped = errors.New("stopped; the same command goes on where it was")
 // stream writes a memory in order, and goes on after a connection broke. It compares the digest at
 // the end, when all is written.
 func (g *getter) stream(m api.Memory, w io.Writer) error {
-	src, err := newSource(g.client, m)
+	src, err := newSource(g.client, g.link, m)
 	if err != nil {
 		return err
 	}
@@ -226,13 +226,14 @@ func (g *getter) ask(request func(context.Context) error) error {
 // source gives the bytes of a memory.
 type source struct {
 	client *api.Client
+	link   string // is read instead of the memory; "": none
 	m      api.Memory
 	sum    [32]byte
 	whole  atomic.Bool // something between here and the server gives no parts
 }
 
-func newSource(client *api.Client, m api.Memory) (*source, error) {
-	s := &source{client: client, m: m}
+func newSource(client *api.Client, link string, m api.Memory) (*source, error) {
+	s := &source{client: client, link: link, m: m}
 	if n, err := hex.Decode(s.sum[:], []byte(m.SHA256)); err != nil || n != len(s.sum) {
 		return nil, fmt.Errorf("the server names no SHA-256: %.80q", m.SHA256)
 	}
@@ -255,7 +256,7 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	if off == 0 && n == s.m.Bytes {
 		n = -1 // without a range in the request
 	}
-	body, info, err := s.client.Content(ctx, s.m.MemoryID, off, n)
+	body, info, err := s.read(ctx, off, n)
 	if err == nil && info.Bytes >= 0 && info.Bytes != s.m.Bytes {
 		err = errors.Join(
 			fmt.Errorf(
@@ -285,6 +286,13 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 		return nil, &download.LaterError{Err: err, After: refused.RetryAfter}
 	}
 	return nil, err
+}
+
+func (s *source) read(ctx context.Context, off, n int64) (io.ReadCloser, api.ContentInfo, error) {
+	if s.link != "" {
+		return s.client.Linked(ctx, s.link, off, n)
+	}
+	return s.client.Content(ctx, s.m.MemoryID, off, n)
 }
 
 // permanent reports whether another try can't succeed.

@@ -45,6 +45,8 @@ type cli struct {
 	Tokens     tokensCmd     `cmd:"" help:"Make, list and revoke tokens."`
 	Login      loginCmd      `cmd:"" help:"Sign in at a server's issuer, in any browser, and keep that."`
 	Logout     logoutCmd     `cmd:"" help:"End the login at a server, here and at its issuer."`
+	Tickets    ticketsCmd    `cmd:"" help:"Make, list and revoke upload tickets: for those who have no account."`
+	Links      linksCmd      `cmd:"" help:"Make, list and revoke read links: one memory, for whoever has the link."`
 	Whoami     whoamiCmd     `cmd:"" help:"Print who you are to the server, and what you have of your limits."`
 	Sessions   sessionsCmd   `cmd:"" help:"Look at everybody's uploads under way, and end them (admins)."`
 	Check      checkCmd      `cmd:"" help:"Verify everything in a data folder that no server has open, and repair it."`
