@@ -6,6 +6,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,11 +49,14 @@ type Caller struct {
 	// Grant says that the caller is no principal but an upload ticket or a read link. Principal and
 	// TokenID are its id then.
 	Grant catalog.GrantKind
-	// Capsule is the one that the ticket or the link is for, and Memory the only one that a link
-	// may read.
-	Capsule string
-	Memory  catalog.MemoryID
+	// Maker is the principal that has made the grant.
+	Maker string
+	// Memory is the only one that a read link may read.
+	Memory catalog.MemoryID
 }
+
+// Payer is the principal that the caller's uploads count for.
+func (c Caller) Payer() string { return cmp.Or(c.Maker, c.Principal) }
 
 type callerKey struct{}
 

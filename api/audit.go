@@ -178,13 +178,15 @@ func (c *call) record(e audit.Event) audit.Record {
 	return r
 }
 
-// name is the name of the operation, without the path's parameters: "r" for the read of a link, and
-// "" for no operation.
+// name is the name of the operation, without the path's parameters; "" for no operation.
 func (r *route) name() string {
-	if r == nil {
+	switch {
+	case r == nil:
 		return ""
+	case r.auth == linked:
+		return "read_link"
 	}
-	name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(r.path, "/v1"), "/"), "/")
+	name, _, _ := strings.Cut(strings.TrimPrefix(r.path, "/v1/"), "/")
 	return name
 }
 

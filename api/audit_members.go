@@ -2,6 +2,7 @@ package api
 
 import (
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,7 +14,7 @@ import (
 // other members it has the names alone.
 var auditedValues = []string{
 	"subject", "owners", "controllers", "quota_bytes", "quota_memories", "max_open_sessions", "admin", "read_only",
-	"expires_in_seconds", "expires_at", "purge",
+	"expires_in_seconds", "expires_at", "purge", "max_bytes", "uploads", "downloads",
 }
 
 // auditedCounts are the members of an answer that say how many things an act has changed.
@@ -114,6 +115,10 @@ func given(message any) map[string]reflect.Value {
 		return out
 	}
 	for i := range v.NumField() {
+		if v.Type().Field(i).Anonymous { // its members stand beside the others
+			maps.Copy(out, given(v.Field(i).Interface()))
+			continue
+		}
 		name, f := memberName(v.Type().Field(i)), v.Field(i)
 		if name == "" || f.IsZero() {
 			continue

@@ -86,7 +86,7 @@ func TestTheFrontIsAudited(t *testing.T) {
 	all := records()
 	for _, want := range []struct{ client, event, action, code string }{
 		{"192.0.2.1", "refused", "", "Unauthenticated"},
-		{"192.0.2.2", "refused", "r", "NotFound"},
+		{"192.0.2.2", "refused", "read_link", "NotFound"},
 		{"192.0.2.3", "sign_in", "whoami", ""},
 	} {
 		r := only(t, all, want.client, func(r record) bool { return r.Client == want.client })

@@ -253,7 +253,7 @@ func (s *Server) methods(routes map[string]*route) http.Handler {
 // run checks what all operations have in common, and runs one.
 func (s *Server) run(c *call, r *route) error {
 	c.route = r
-	if r.auth != open {
+	if r.auth > linked {
 		secret, ok := bearer(c.req.Header)
 		if !ok {
 			return s.noteFailure(c, access.ErrUnauthenticated)
@@ -289,7 +289,7 @@ func (s *Server) run(c *call, r *route) error {
 	if err := c.checkHeaders(r); err != nil {
 		return err
 	}
-	if r.auth != open && (r.raw || r.content) {
+	if r.auth > linked && (r.raw || r.content) {
 		s.watch(c)
 	}
 	if r.longAnswer {

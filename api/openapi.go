@@ -83,7 +83,7 @@ var inPath = regexp.MustCompile(`\{(\w+)\}`)
 
 func describe(r route, schemas schemaSet, problem obj) (obj, error) {
 	op := obj{"operationId": operationID(r), "summary": r.about, "tags": []any{tag(r.path)}}
-	if r.auth == open {
+	if r.auth <= linked {
 		op["security"] = []any{}
 	} else {
 		op["security"] = []any{obj{"token": []any{}}}

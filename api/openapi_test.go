@@ -73,8 +73,10 @@ func (c *checked) RoundTrip(r *http.Request) (*http.Response, error) {
 // shape turns a path into the number of its parts, which tells the routes apart.
 func shape(path string) string {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
-	for i := 2; i < len(parts); i++ {
-		parts[i] = "*"
+	for i := range parts {
+		if i >= 2 || i == 1 && parts[0] == "r" {
+			parts[i] = "*"
+		}
 	}
 	return strings.Join(parts, "/")
 }
@@ -383,6 +385,39 @@ func TestEveryRouteAnswersAsDocumented(t *testing.T) {
 	w.check(err)
 	w.check(c.RevokeToken(ctx, token.TokenID))
 	w.check(c.DeletePrincipal(ctx, p.PrincipalID))
+
+	ticket, err := c.CreateTicket(ctx, api.CreateTicketRequest{
+		CapsuleID: "default", Name: "t", MaxBytes: 1, MIMETypes: []string{"image/*"}, ExpiresInSeconds: 60,
+	})
+	w.check(err)
+	limits, err := api.NewClient(w.url, ticket.Secret, &http.Client{Transport: transport}).UploadConfig(ctx)
+	if err != nil || limits.MaxBytes != 1 || limits.Ticket == nil || limits.Ticket.UploadsLeft != 1 {
+		t.Errorf("limits: %+v, %v", limits, err)
+	}
+	if tickets, err := c.ListTickets(ctx, "default", "", 0); err != nil || len(tickets.Tickets) != 1 ||
+		tickets.Tickets[0].TicketID != ticket.TicketID {
+		t.Errorf("tickets: %+v, %v", tickets, err)
+	}
+	w.check(c.RevokeTicket(ctx, ticket.TicketID))
+	link, err := c.CreateLink(ctx, api.CreateLinkRequest{
+		MemoryID: m.MemoryID, ExpiresInSeconds: 60, Downloads: &chunks,
+	})
+	w.check(err)
+	body, _, err = c.Linked(ctx, link.URL, 0, -1)
+	w.check(err)
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, b) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	body.Close()
+	head, err = http.NewRequestWithContext(ctx, "HEAD", w.url+link.URL, nil)
+	w.check(err)
+	_, err = transport.RoundTrip(head)
+	w.check(err)
+	if links, err := c.ListLinks(ctx, "", "", 0); err != nil || len(links.Links) != 1 ||
+		links.Links[0].LinkID != link.LinkID || links.Links[0].BytesRead != size {
+		t.Errorf("links: %+v, %v", links, err)
+	}
+	w.check(c.RevokeLink(ctx, link.LinkID))
 
 	// Refusals are documented too.
 	_, err = c.Finish(ctx, finishOf(w.begin(10).SessionID, b[:10]))

@@ -40,7 +40,6 @@ func (s *Server) createToken(c *call, in CreateTokenRequest) (NewToken, error) {
 	if err != nil {
 		return NewToken{}, err
 	}
-	s.log.Info("token created", "request_id", c.id, "by", c.caller.Principal, "token", t.ID, "for", t.Principal)
 	return NewToken{
 		TokenID: t.ID, Token: secret, Name: t.Name, PrincipalID: t.Principal, ReadOnly: t.ReadOnly,
 		CreatedAt: Time{t.Created}, ExpiresAt: Time{t.Expires},
@@ -80,11 +79,7 @@ func (s *Server) revokeToken(c *call, in RevokeTokenRequest) error {
 	if !isID(in.TokenID) {
 		return invalid("token_id", "must be a token's id: a UUID in its lower-case form")
 	}
-	if err := s.cfg.Access.RevokeToken(c.req.Context(), c.caller, in.TokenID); err != nil {
-		return err
-	}
-	s.log.Info("token revoked", "request_id", c.id, "by", c.caller.Principal, "token", in.TokenID)
-	return nil
+	return s.cfg.Access.RevokeToken(c.req.Context(), c.caller, in.TokenID)
 }
 
 func (s *Server) createPrincipal(c *call, in CreatePrincipalRequest) (Principal, error) {
@@ -92,7 +87,6 @@ func (s *Server) createPrincipal(c *call, in CreatePrincipalRequest) (Principal,
 	if err != nil {
 		return Principal{}, err
 	}
-	s.log.Info("principal created", "request_id", c.id, "by", c.caller.Principal, "principal", p.ID, "admin", p.Admin)
 	return principalOf(p), nil
 }
 
@@ -130,7 +124,6 @@ func (s *Server) updatePrincipal(c *call, in UpdatePrincipalRequest) (Principal,
 	if err != nil {
 		return Principal{}, err
 	}
-	s.log.Info("principal changed", "request_id", c.id, "by", c.caller.Principal, "principal", p.ID, "admin", p.Admin)
 	return principalOf(p), nil
 }
 
@@ -143,7 +136,6 @@ func (s *Server) deletePrincipal(c *call, in DeletePrincipalRequest) error {
 	if err := s.cfg.Access.DeletePrincipal(c.req.Context(), c.caller, in.PrincipalID); err != nil {
 		return err
 	}
-	s.log.Info("principal deleted", "request_id", c.id, "by", c.caller.Principal, "principal", in.PrincipalID)
 	s.endOwner(c, in.PrincipalID)
 	return nil
 }

@@ -23,7 +23,7 @@ type anOperation struct{ method, path string }
 func (w *world) operations() (out []anOperation) {
 	w.t.Helper()
 	for path, item := range w.documented() {
-		if slices.Contains([]string{"/healthz", "/readyz", "/openapi.json", api.ResourcePath}, path) {
+		if slices.Contains([]string{"/healthz", "/readyz", "/openapi.json", "/r/{link}", api.ResourcePath}, path) {
 			continue
 		}
 		for method := range item {

@@ -10,6 +10,7 @@ type auth int
 
 const (
 	open     auth = iota // anybody
+	linked               // anybody with a read link, which is the path
 	uploader             // anybody with a valid token or upload ticket
 	member               // anybody with a valid token
 	admin                // principals with the admin right
@@ -315,7 +316,7 @@ func routes() []route {
 
 		{
 			audit:  auditRefusals,
-			method: get, path: linkPath + "{link}",
+			method: get, path: linkPath + "{link}", auth: linked,
 			codes:     []Code{CodeNotFound, CodePreconditionFailed, CodeRangeNotSatisfiable, CodeDamaged, CodeResourceExhausted},
 			operation: operation{content: true, status: http.StatusOK, serve: (*Server).readLink},
 			about:     "The content of a read link. The link is the secret: it asks for no token.",

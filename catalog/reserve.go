@@ -14,7 +14,7 @@ type Bounds struct {
 // if less is left, at least `least`, which the session is known to bring. If the session has a
 // reservation already, Reserve takes only the difference. It gives back what is too much once
 // `least` is r.Bytes. A session that a ticket owns counts for the ticket and for its maker. Errors:
-// *QuotaError, *CountError of ErrTooManySessions or ErrUsedUp, ErrNotFound for the capsule.
+// *QuotaError, *CountError of ErrTooManySessions, *UsedUpError, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {
@@ -154,22 +154,22 @@ func unreserve(tx Tx, c *Capsule, session uint64, finished bool) error {
 	return errors.Join(err, Reservations.Delete(tx, Number(session)))
 }
 
-// SessionEnded gives back what an aborted or expired session held, and emits the event. A repeat
-// does nothing.
-func SessionEnded(tx Tx, session uint64, what EventType, at Moment) error {
+// SessionEnded gives back what an aborted or expired session held, and emits the event. It gives
+// the principal that the session counted for. A repeat does nothing, and gives "".
+func SessionEnded(tx Tx, session uint64, what EventType, at Moment) (payer string, err error) {
 	r, ok, err := Reservations.Find(tx, Number(session))
 	if err != nil || !ok {
-		return err
+		return "", err
 	}
 	c, err := Capsules.Get(tx, Name(r.Capsule))
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := unreserve(tx, &c, session, false); err != nil {
-		return err
+		return "", err
 	}
 	if err := emit(tx, &c, Event{Type: what, Time: at.Now, Session: session}); err != nil {
-		return err
+		return "", err
 	}
-	return Capsules.Put(tx, Name(c.ID), c)
+	return r.payer(), Capsules.Put(tx, Name(c.ID), c)
 }

@@ -94,9 +94,9 @@ func (m *machine) oneOpen(t *rapid.T) uint64 {
 func (m *machine) Abort(t *rapid.T) {
 	id := m.oneOpen(t)
 	must(t, m.update(t, func(tx catalog.Tx) error {
+		_, err := catalog.SessionEnded(tx, id, catalog.SessionAborted, m.now)
 		return errors.Join(
-			catalog.SessionEnded(tx, id, catalog.SessionAborted, m.now),
-			catalog.Discard(tx, []string{fmt.Sprintf("p%d", id)}, m.now),
+			err, catalog.Discard(tx, []string{fmt.Sprintf("p%d", id)}, m.now),
 		)
 	}))
 	delete(m.open, id)

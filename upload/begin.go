@@ -2,7 +2,6 @@ package upload
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +25,6 @@ func (u *Service) Begin(ctx context.Context, c access.Caller, req BeginRequest) 
 		return Upload{}, err
 	}
 	req.Meta = meta
-	req.Capsule = cmp.Or(req.Capsule, c.Capsule) // a ticket is for one capsule
 	if err := checkKeys(&req.Capsule, req.Idem); err != nil {
 		return Upload{}, err
 	}
@@ -104,7 +102,7 @@ func (u *Service) beginNew(
 	if err != nil {
 		return s, false, err
 	}
-	if err := u.checkEnded(c.Principal); err != nil {
+	if err := u.checkEnded(c); err != nil {
 		return s, false, err
 	}
 	encoded, err := n.encode()

@@ -306,7 +306,7 @@ func keyTaken(err error) error {
 func (u *Service) createLarge(
 	ctx context.Context, c access.Caller, n note, p Put, size int64, body io.Reader,
 ) (m catalog.Memory, err error) {
-	if err := u.checkEnded(c.Principal); err != nil {
+	if err := u.checkEnded(c); err != nil {
 		return m, err
 	}
 	encoded, err := n.encode()

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
+	"sluice/access"
 	"sluice/catalog"
 	"sluice/session"
 	"sluice/upload"
@@ -46,5 +48,32 @@ func TestEndedSessionsAreBounded(t *testing.T) {
 	w.check(err)
 	if _, err := w.Begin(t.Context(), w.stranger, req); errors.Is(err, upload.ErrTooManyEnded) {
 		t.Errorf("somebody else: %v", err)
+	}
+}
+
+// The uploads of all tickets of a principal count for it together, and with its own.
+func TestTheEndedUploadsOfTicketsCountForTheirMaker(t *testing.T) {
+	w := newWorld(t)
+	l := limits()
+	l.MaxEnded = 4
+	w.rewire(w.blobs, l)
+	ticket := func() access.Caller {
+		g := catalog.Grant{Kind: catalog.Ticket, Capsule: "default", MaxBytes: 10, Uploads: 100}
+		_, secret, err := w.access.CreateGrant(t.Context(), w.me, access.GrantRequest{Grant: g, TTL: time.Hour})
+		w.check(err)
+		c, err := w.access.Authenticate(t.Context(), secret)
+		w.check(err)
+		return c
+	}
+	req := upload.BeginRequest{Meta: catalog.Meta{Name: "a"}, Bytes: 1, Chunks: -1}
+	for _, c := range []access.Caller{ticket(), ticket(), w.me, ticket()} {
+		up, err := w.Begin(t.Context(), c, req)
+		w.check(err)
+		w.check(w.Abort(t.Context(), c, up.ID))
+	}
+	for _, c := range []access.Caller{ticket(), w.me} {
+		if _, err := w.Begin(t.Context(), c, req); !errors.Is(err, upload.ErrTooManyEnded) {
+			t.Errorf("one more: %v", err)
+		}
 	}
 }

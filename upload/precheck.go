@@ -1,7 +1,6 @@
 package upload
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +53,6 @@ type Prechecked struct {
 // Errors are those of a Begin that concern no single file: *catalog.FieldError for the capsule's
 // id, blob.ErrNoSpace, ErrTooManyEnded, and access's.
 func (u *Service) Precheck(ctx context.Context, c access.Caller, req PrecheckRequest) ([]Prechecked, error) {
-	req.Capsule = cmp.Or(req.Capsule, c.Capsule) // a ticket is for one capsule
 	if err := checkKeys(&req.Capsule, ""); err != nil {
 		return nil, err
 	}
@@ -79,11 +77,10 @@ func (u *Service) Precheck(ctx context.Context, c access.Caller, req PrecheckReq
 		if p.ticket, err = ticketOf(r, c); err != nil {
 			return err
 		}
-		payer := cmp.Or(p.ticket.Maker, c.Principal)
-		if p.usage, _, err = catalog.Usages.Find(r, catalog.Name(payer)); err != nil {
+		if p.usage, _, err = catalog.Usages.Find(r, catalog.Name(c.Payer())); err != nil {
 			return err
 		}
-		if p.bounds, err = catalog.BoundsOf(r, payer, u.cfg.Bounds); err != nil {
+		if p.bounds, err = catalog.BoundsOf(r, c.Payer(), u.cfg.Bounds); err != nil {
 			return err
 		}
 		p.take(req.EarlierFiles, req.EarlierBytes)
@@ -103,7 +100,7 @@ func (u *Service) Precheck(ctx context.Context, c access.Caller, req PrecheckReq
 func (u *Service) freeForNew(ctx context.Context, c access.Caller) (int64, error) {
 	err := u.checkNew(ctx, nil, 0)
 	if err == nil {
-		err = u.checkEnded(c.Principal)
+		err = u.checkEnded(c)
 	}
 	if err != nil {
 		return 0, err

@@ -51,12 +51,13 @@ func (u *Service) release(
 		places[i] = catalog.Content{Extents: extents}.Places()
 	}
 	at := u.moment()
-	err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) error {
+	payers := make([]string, len(sealed))
+	err = u.cfg.Catalog.Update(ctx, func(tx catalog.Tx) (err error) {
 		for i, s := range sealed {
 			if err := tx.EndSession(s.ID, s.Gen, to); err != nil {
 				return err
 			}
-			if err := catalog.SessionEnded(tx, uint64(s.ID), event, at); err != nil {
+			if payers[i], err = catalog.SessionEnded(tx, uint64(s.ID), event, at); err != nil {
 				return err
 			}
 			if err := catalog.Discard(tx, places[i], at); err != nil {
@@ -69,7 +70,7 @@ func (u *Service) release(
 		return nil
 	})
 	if err == nil {
-		u.countEnded(sealed)
+		u.countEnded(payers)
 	}
 	if err == nil && to == session.Aborted {
 		for i, s := range sealed { // the owner asked for it: no request reads the bytes any more
@@ -93,30 +94,34 @@ func unknownOutcome(err error) error {
 // the engine remembers an ended session.
 const endedFor = session.KeepEnded
 
-// endedCount counts the sessions of an owner that were aborted or have expired since a moment of
-// the running time, in ms.
+// endedCount counts the sessions that counted for a principal and were aborted or have expired
+// since a moment of the running time, in ms.
 type endedCount struct{ since, n int64 }
 
-func (u *Service) countEnded(sessions []session.Session) {
+// countEnded counts ended sessions for the principals that they counted for; "": for nobody.
+func (u *Service) countEnded(payers []string) {
 	now := u.cfg.Sessions.Running()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for _, s := range sessions {
-		e := u.endedCounts[s.Owner]
+	for _, payer := range payers {
+		if payer == "" {
+			continue
+		}
+		e := u.endedCounts[payer]
 		if e.n == 0 || now-e.since >= endedFor.Milliseconds() {
 			e = endedCount{since: now}
 		}
 		e.n++
-		u.endedCounts[s.Owner] = e
+		u.endedCounts[payer] = e
 	}
 }
 
-// checkEnded refuses a new session to an owner that has MaxEnded ended ones. The rows of ended
-// sessions are in no quota.
-func (u *Service) checkEnded(owner string) error {
+// checkEnded refuses a new session to a caller for whose principal MaxEnded have ended. The rows of
+// ended sessions are in no quota.
+func (u *Service) checkEnded(c access.Caller) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	e := u.endedCounts[owner]
+	e := u.endedCounts[c.Payer()]
 	if most := u.cfg.Limits.MaxEnded; most > 0 && e.n >= most &&
 		u.cfg.Sessions.Running()-e.since < endedFor.Milliseconds() {
 		return &catalog.CountError{

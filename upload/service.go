@@ -86,7 +86,7 @@ type Service struct {
 
 	mu            sync.Mutex
 	creating      map[session.SessionID]struct{}
-	endedCounts   map[string]endedCount     // by owner
+	endedCounts   map[string]endedCount     // by principal
 	pending       map[string]pendingCreates // by capsule: creates under way
 	leftovers     map[string]leftover
 	leftoverSeq   uint64 // how many leftovers were noted

@@ -71,6 +71,9 @@ func (c *serveCmd) Run(e *env) error {
 	raw := &lockedWriter{to: e.stderr}
 	e.stderr = raw
 	log := e.queueLog(level)
+	if err := writeNoCore(); err != nil {
+		log.Warn("a crash may leave a core file", "err", err)
+	}
 	// The ports come first: a port that is taken leaves nothing behind. A connection that comes
 	// before the folder is open waits in the system's queue.
 	public, admin, err := c.listen()

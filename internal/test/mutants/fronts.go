@@ -5,7 +5,7 @@ func ofFronts() []mutant {
 	return []mutant{
 		{
 			name: "a-route-forgets-the-token", promise: 14, file: "api/middleware.go",
-			old:   "	if r.auth != open {",
+			old:   "	if r.auth > linked {",
 			new:   "	if r.auth == admin {",
 			tests: []string{"api.TestNothingWithoutAToken"},
 		},
