@@ -44,7 +44,7 @@ const (
 
 // The errors of grants.
 var (
-	// ErrUsedUp: the ticket has had its uploads (see *CountError), or the link its downloads.
+	// ErrUsedUp: the ticket has had its uploads (see *UsedUpError), or the link its downloads.
 	ErrUsedUp = errors.New("used up")
 	// ErrTooManyGrants: the principal has MostGrants. See *CountError.
 	ErrTooManyGrants = errors.New("too many tickets and links")
@@ -89,13 +89,10 @@ func (k GrantListKey) AppendKey(b []byte) []byte {
 	return append(appendString(b, string(k.Holder)), k.ID...)
 }
 
-// Fits gives a *CountError of ErrUsedUp unless one more upload of the ticket may begin.
+// Fits gives a *UsedUpError unless one more upload of the ticket may begin.
 func (g Grant) Fits() error {
 	if g.Open+g.Done >= g.Uploads {
-		return &CountError{
-			Err: ErrUsedUp, Of: "the ticket", Things: "uploads, finished or under way", Limit: g.Uploads,
-			Used: g.Open + g.Done, Remedy: "ask whoever made it for another one",
-		}
+		return &UsedUpError{Limit: g.Uploads, Done: g.Done, Open: g.Open}
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (e *QuotaError) Bound() (limit, left int64) { return e.Limit, max(e.Limit-e
 
 // CountError says that there are as many of something as there may be.
 type CountError struct {
-	Err         error  // the sentinel: ErrTooManySessions, ErrTooManyTokens, ErrTooManyGrants or ErrUsedUp
+	Err         error  // the sentinel: ErrTooManySessions, ErrTooManyTokens, ErrTooManyGrants
 	Of, Things  string // such as "the principal" and "open sessions"
 	Limit, Used int64
 	Remedy      string // what makes room
@@ -48,3 +48,18 @@ func (e *CountError) Unwrap() error { return e.Err }
 
 // Bound gives the limit, and how much of it is left.
 func (e *CountError) Bound() (limit, left int64) { return e.Limit, max(e.Limit-e.Used, 0) }
+
+// UsedUpError says that a ticket has had its uploads.
+type UsedUpError struct{ Limit, Done, Open int64 }
+
+func (e *UsedUpError) Error() string {
+	return fmt.Sprintf(
+		"%v: the ticket is for %d uploads; %d are finished and %d under way", ErrUsedUp, e.Limit, e.Done, e.Open,
+	)
+}
+
+// Unwrap makes errors.Is(err, ErrUsedUp) true.
+func (e *UsedUpError) Unwrap() error { return ErrUsedUp }
+
+// Bound gives how many uploads there may be, and how many of them are left.
+func (e *UsedUpError) Bound() (limit, left int64) { return e.Limit, max(e.Limit-e.Done-e.Open, 0) }

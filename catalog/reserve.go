@@ -14,7 +14,7 @@ type Bounds struct {
 // if less is left, at least `least`, which the session is known to bring. If the session has a
 // reservation already, Reserve takes only the difference. It gives back what is too much once
 // `least` is r.Bytes. A session that a ticket owns counts for the ticket and for its maker. Errors:
-// *QuotaError, *CountError of ErrTooManySessions or ErrUsedUp, ErrNotFound for the capsule.
+// *QuotaError, *CountError of ErrTooManySessions, *UsedUpError, ErrNotFound for the capsule.
 func Reserve(tx Tx, r Reservation, least int64, b Bounds) error {
 	had, again, err := Reservations.Find(tx, Number(r.Session))
 	if err != nil {

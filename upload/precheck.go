@@ -77,11 +77,10 @@ func (u *Service) Precheck(ctx context.Context, c access.Caller, req PrecheckReq
 		if p.ticket, err = ticketOf(r, c); err != nil {
 			return err
 		}
-		payer := c.Payer()
-		if p.usage, _, err = catalog.Usages.Find(r, catalog.Name(payer)); err != nil {
+		if p.usage, _, err = catalog.Usages.Find(r, catalog.Name(c.Payer())); err != nil {
 			return err
 		}
-		if p.bounds, err = catalog.BoundsOf(r, payer, u.cfg.Bounds); err != nil {
+		if p.bounds, err = catalog.BoundsOf(r, c.Payer(), u.cfg.Bounds); err != nil {
 			return err
 		}
 		p.take(req.EarlierFiles, req.EarlierBytes)
