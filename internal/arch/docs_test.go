@@ -10,7 +10,8 @@ import (
 	"unicode"
 )
 
-// The files, functions and tests exist that docs/architecture.md and docs/glossary.md name.
+// The files, functions and tests exist that docs/architecture.md, docs/glossary.md, docs/access.md
+// and SECURITY.md name.
 func TestArchitectureNamesWhatIsThere(t *testing.T) {
 	root := "../.."
 	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
@@ -22,6 +23,13 @@ func TestArchitectureNamesWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	text = append(text, glossary...)
+	for _, name := range []string{"docs/access.md", "SECURITY.md"} {
+		more, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, more...)
+	}
 	words := map[string]bool{}
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
