@@ -442,4 +442,3 @@ func newCrowd(t *testing.T, seed uint64) *crowd {
 	c.open()
 	return c
 }
-
