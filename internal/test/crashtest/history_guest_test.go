@@ -285,7 +285,9 @@ func (l *serverRun) midway() {
 		gap := session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)[0]
 		got := int64(0)
 		doing := fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End)
-		l.during(f, doing, func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
+		before := gap // what comes after the change is never recorded
+		before.End = gap.Off + gap.Len()/2
+		l.during(f, doing, func() { f.may = session.Add(f.may, before) }, func(change func()) (err error) {
 			got, err = l.w.Uploads.PutRange(
 				ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()},
 			)

@@ -67,12 +67,13 @@ func (c *client) put(ctx context.Context, o *op) error {
 	all, id := contents[o.content], session.SessionID(o.sids[0])
 	n := len(all) / pieces
 	b := all[o.piece*n : (o.piece+1)*n]
+	body := c.body(o, b)
 	if o.chunked {
-		return c.w.Uploads.PutChunk(ctx, c.as(o), id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
+		return c.w.Uploads.PutChunk(ctx, c.as(o), id, int64(o.piece), body, upload.Put{Length: int64(n)})
 	}
 	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put has its whole effect or none
 	_, err := c.w.Uploads.PutRange(
-		ctx, c.as(o), id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc},
+		ctx, c.as(o), id, int64(o.piece*n), body, upload.Put{Length: int64(n), CRC32C: &crc},
 	)
 	return err
 }

@@ -143,6 +143,7 @@ func (h *history) runServer(clients, steps int, dies bool) error {
 // last looks at everything once more, when no call is under way.
 func (h *history) last(c *client) {
 	for _, o := range []*op{
+		{kind: giveRole}, // so that the guest's uploads are seen
 		{kind: counters},
 		{kind: sessions},
 		{kind: list, limit: 1000, from: math.MaxUint64},

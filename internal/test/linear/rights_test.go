@@ -1,8 +1,10 @@
 package linear
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"sluice/access"
@@ -83,6 +85,22 @@ func (c *client) as(o *op) access.Caller {
 		return c.h.others.ticket
 	}
 	return c.w.Me
+}
+
+// body gives the body of a put. Now and then the right to make the put is taken in the middle of it.
+func (c *client) body(o *op, b []byte) io.Reader {
+	if o.owner == me || c.rng.IntN(6) > 0 {
+		return bytes.NewReader(b)
+	}
+	return io.MultiReader(bytes.NewReader(b[:len(b)/2]), &midway{c}, bytes.NewReader(b[len(b)/2:]))
+}
+
+// midway takes the guest's role when it is read.
+type midway struct{ c *client }
+
+func (m *midway) Read([]byte) (int, error) {
+	m.c.call(&op{kind: takeRole, client: m.c.n, key: -1})
+	return 0, io.EOF
 }
 
 // right makes a call that changes rights or the quota.

@@ -52,7 +52,7 @@ type mutant struct {
 func table() []mutant {
 	all := slices.Concat(
 		ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(),
-		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(), ofAccess(), ofAudit(),
+		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(), ofAccess(), ofAudit(), ofHistories(),
 	)
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)
