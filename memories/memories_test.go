@@ -351,7 +351,8 @@ func TestARoleOfNobodyStopsNoChange(t *testing.T) {
 	if err != nil || row.Name != name {
 		t.Errorf("%+v, %v", row, err)
 	}
-	if _, err := w.UpdateCapsule(ctx, a, "mine", memories.CapsuleChange{Owners: &nobody}); !errors.Is(err, catalog.ErrInvalid) {
+	_, err = w.UpdateCapsule(ctx, a, "mine", memories.CapsuleChange{Owners: &nobody})
+	if !errors.Is(err, catalog.ErrInvalid) {
 		t.Errorf("an owner who is not there: %v", err)
 	}
 }

@@ -279,7 +279,7 @@ func (h *history) meanwhile(o *op) bool {
 	return false
 }
 
-// refusals say that a caller may not.
+// errRefused lists the errors that say that a caller may not.
 var errRefused = []error{access.ErrUnauthenticated, access.ErrForbidden, access.ErrHidden}
 
 func isRefusal(err error) bool {

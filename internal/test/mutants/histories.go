@@ -28,12 +28,6 @@ func ofHistories() []mutant {
 			tests: []string{"internal/test/crashtest.TestABoundHoldsForACrowd"},
 		},
 		{
-			name: "a-record-is-not-decided", promise: 15, file: "upload/hook.go",
-			old:   "	c, ok := access.FromContext(ctx)\n	if !ok {",
-			new:   "	c, ok := access.FromContext(ctx)\n	if !ok || len(s.Received) > 0 {",
-			tests: []string{"internal/test/crashtest.TestAnyHistory", "internal/test/linear.TestConcurrentHistoriesAreLinearizable"},
-		},
-		{
 			name: "bytes-that-a-link-gave-out-come-back-too", promise: 17, file: "catalog/grant.go",
 			old:   "	g.Read = max(g.Read-n, 0)",
 			new:   "	g.Read = 0*n",
