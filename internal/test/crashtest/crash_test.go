@@ -225,7 +225,9 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
-	err = alive(dead, func() error { return errors.Join(after.checkRights(), after.check(), audit(after.w), after.w.Close()) })
+	err = alive(dead, func() error {
+		return errors.Join(after.checkRights(), after.check(), audit(after.w), after.w.Close())
+	})
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}

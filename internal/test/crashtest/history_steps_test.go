@@ -602,7 +602,9 @@ func (l *serverRun) resolve() {
 		case f.can&^(open|expired|aborted) == 0 && f.id != 0:
 			var s session.Session
 			if s, err = l.w.Engine.Status(ctx, f.id); err == nil {
-				is = map[session.State]fate{session.Open: open, session.Expired: expired, session.Aborted: aborted}[s.State]
+				is = map[session.State]fate{
+					session.Open: open, session.Expired: expired, session.Aborted: aborted,
+				}[s.State]
 				if f.can&is == 0 {
 					err = fmt.Errorf("its session is %s", s.State)
 				}

@@ -533,7 +533,8 @@ func (c *client) endOwner(by string) {
 // setQuota bounds the memories of the capsule; 0 is no bound.
 func (c *client) setQuota(n int64) bool {
 	was := c.m.quota
-	return c.call("", fmt.Sprintf("set the quota to %d memories", n), func() { c.m.quota = append(slices.Clone(was), n) },
+	doing := fmt.Sprintf("set the quota to %d memories", n)
+	return c.call("", doing, func() { c.m.quota = append(slices.Clone(was), n) },
 		func() error {
 			_, err := c.w.Memories.UpdateCapsule(ctx, c.w.Me, "default", memories.CapsuleChange{QuotaMemories: &n})
 			return err

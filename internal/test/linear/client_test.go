@@ -239,7 +239,8 @@ func (c *client) onSession(o *op) bool {
 	o.only = o.kind == finish && c.rng.IntN(10) == 0
 	targets := []target{t}
 	if o.kind == batch {
-		if other, _ := draw(&c.h.known, c.rng, &c.h.known.sessions); other.sid != t.sid && ownerOf(other.key) == o.owner {
+		other, _ := draw(&c.h.known, c.rng, &c.h.known.sessions)
+		if other.sid != t.sid && ownerOf(other.key) == o.owner {
 			targets, o.sids = append(targets, other), append(o.sids, other.sid)
 		}
 	}

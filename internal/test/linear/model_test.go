@@ -62,7 +62,8 @@ func (s state) clone() state {
 }
 
 func (s state) equal(o state) bool {
-	return s.rights == o.rights && s.seq == o.seq && s.epoch == o.epoch && slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) &&
+	return s.rights == o.rights && s.seq == o.seq && s.epoch == o.epoch &&
+		slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) &&
 		slices.Equal(s.idems, o.idems)
 }
 
