@@ -337,8 +337,8 @@ func TestAStrangerSeesNothing(t *testing.T) {
 	}
 }
 
-// A deleted principal leaves its roles for a moment. Meanwhile the capsule can be changed, but nobody
-// can give that principal a role.
+// A deleted principal leaves its roles for a moment. Meanwhile the capsule can be changed, but
+// nobody can give that principal a role.
 func TestARoleOfNobodyStopsNoChange(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

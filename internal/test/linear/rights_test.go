@@ -87,7 +87,7 @@ func (c *client) as(o *op) access.Caller {
 	return c.w.Me
 }
 
-// body gives the body of a put. Now and then the right to make the put is taken in the middle of it.
+// body gives the body of a put. Now and then the guest loses its role in the middle of it.
 func (c *client) body(o *op, b []byte) io.Reader {
 	if o.owner == me || c.rng.IntN(6) > 0 {
 		return bytes.NewReader(b)
