@@ -67,7 +67,7 @@ func (s *Service) CreateCapsule(
 	return row, err
 }
 
-// checkMembers checks that every named principal exists.
+// checkMembers checks that the principals in the roles of c exist.
 func checkMembers(r catalog.Reader, c catalog.Capsule) error {
 	for _, id := range c.Members() {
 		if _, ok, err := catalog.Principals.Find(r, catalog.Name(id)); err != nil {
@@ -181,18 +181,26 @@ func (s *Service) UpdateCapsule(
 			}
 		}
 		row, err = catalog.ChangeCapsule(tx, id, func(to *catalog.Capsule) error {
-			set(&to.Name, change.Name)
-			set(&to.Subject, change.Subject)
-			set(&to.Owners, change.Owners)
-			set(&to.Controllers, change.Controllers)
-			set(&to.QuotaBytes, change.QuotaBytes)
-			set(&to.QuotaMemories, change.QuotaMemories)
-			set(&to.MIMETypes, change.MIMETypes)
-			return checkMembers(tx, *to)
+			change.apply(to)
+			// What a deleted principal has left goes step by step. Until then its roles are no
+			// reason to refuse a change that does not name it.
+			var named catalog.Capsule
+			change.apply(&named)
+			return checkMembers(tx, named)
 		}, at)
 		return err
 	})
 	return row, err
+}
+
+func (change CapsuleChange) apply(to *catalog.Capsule) {
+	set(&to.Name, change.Name)
+	set(&to.Subject, change.Subject)
+	set(&to.Owners, change.Owners)
+	set(&to.Controllers, change.Controllers)
+	set(&to.QuotaBytes, change.QuotaBytes)
+	set(&to.QuotaMemories, change.QuotaMemories)
+	set(&to.MIMETypes, change.MIMETypes)
 }
 
 // DeleteCapsule deletes an empty capsule. It gives catalog.ErrNotEmpty if the capsule is not empty.

@@ -337,6 +337,26 @@ func TestAStrangerSeesNothing(t *testing.T) {
 	}
 }
 
+// A deleted principal leaves its roles for a moment. Meanwhile the capsule can be changed, but
+// nobody can give that principal a role.
+func TestARoleOfNobodyStopsNoChange(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	a, b := w.join("a"), w.join("b")
+	_, err := w.CreateCapsule(ctx, a, memories.CapsuleRequest{ID: "mine", Controllers: []string{b.Principal}})
+	w.check(err)
+	w.check(w.catalog.Update(ctx, func(tx catalog.Tx) error { return catalog.DeletePrincipal(tx, b.Principal) }))
+	name, nobody := "renamed", []string{b.Principal}
+	row, err := w.UpdateCapsule(ctx, a, "mine", memories.CapsuleChange{Name: &name})
+	if err != nil || row.Name != name {
+		t.Errorf("%+v, %v", row, err)
+	}
+	_, err = w.UpdateCapsule(ctx, a, "mine", memories.CapsuleChange{Owners: &nobody})
+	if !errors.Is(err, catalog.ErrInvalid) {
+		t.Errorf("an owner who is not there: %v", err)
+	}
+}
+
 func TestCapsulesHaveRoles(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

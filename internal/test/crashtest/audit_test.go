@@ -1,11 +1,13 @@
 package crashtest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
 	"sluice/blob"
 	"sluice/catalog"
+	"sluice/keeper"
 	"sluice/session"
 )
 
@@ -16,6 +18,7 @@ type auditedRows struct {
 	contents map[catalog.ContentKey]catalog.Content
 	places   map[string]int64 // references by the rows of contents
 	open     map[uint64]session.Session
+	openWith map[string]int64 // open sessions by their owner
 }
 
 // audit compares counters, references, indexes and reservations with the rows that they are about,
@@ -23,7 +26,7 @@ type auditedRows struct {
 func audit(w *server) error {
 	a := &auditedRows{
 		memories: map[catalog.MemoryID]catalog.Memory{}, contents: map[catalog.ContentKey]catalog.Content{},
-		places: map[string]int64{}, open: map[uint64]session.Session{},
+		places: map[string]int64{}, open: map[uint64]session.Session{}, openWith: map[string]int64{},
 	}
 	if err := a.sessions(w); err != nil {
 		return err
@@ -32,7 +35,8 @@ func audit(w *server) error {
 	err := w.Catalog.View(ctx, func(r catalog.Reader) error {
 		errs = nil
 		for _, check := range []func(catalog.Reader) error{
-			a.load, a.checkCapsule, a.checkIndexes, a.checkPlaces, a.checkReservations, a.checkEvents,
+			a.load, a.checkCapsule, a.checkIndexes, a.checkPlaces, a.checkReservations, a.checkTickets,
+			a.checkEvents,
 		} {
 			errs = append(errs, check(r))
 		}
@@ -45,10 +49,29 @@ func audit(w *server) error {
 			}
 		}
 	}
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(append(errs, err, checked(w))...); err != nil {
 		return fmt.Errorf("the books do not agree: %w", err)
 	}
 	return nil
+}
+
+// checked gives what `sluice check` finds wrong, except bytes that a power loss may have taken, and
+// sessions that these servers remember for longer than their outcomes.
+func checked(w *server) error {
+	var errs []error
+	expected := func(f keeper.Finding) bool {
+		return f.Note || f.Kind == keeper.KindPiece || f.Kind == keeper.KindHash ||
+			f.Kind == keeper.KindRecord && f.Session != 0
+	}
+	_, err := keeper.Check(ctx, keeper.CheckConfig{
+		Sessions: w.Meta.Sessions(), Catalog: w.Catalog, Blobs: w.Blobs, Clock: w.clock,
+		Found: func(f keeper.Finding) {
+			if !expected(f) {
+				errs = append(errs, fmt.Errorf("check finds %s: %s", f.Kind, f.Text))
+			}
+		},
+	})
+	return errors.Join(append(errs, err)...)
 }
 
 func (a *auditedRows) sessions(w *server) error {
@@ -238,9 +261,11 @@ func (a *auditedRows) checkReservations(r catalog.Reader) error {
 		if s.BytesExpected >= 0 && res.Bytes < s.BytesExpected {
 			return fmt.Errorf("session %d reserves %d of %d bytes", res.Session, res.Bytes, s.BytesExpected)
 		}
-		u := owners[res.Owner]
-		u.Owner, u.Sessions, u.Reserved = res.Owner, u.Sessions+1, u.Reserved+res.Bytes
-		owners[res.Owner] = u
+		payer := cmp.Or(res.Payer, res.Owner)
+		u := owners[payer]
+		u.Owner, u.Sessions, u.Reserved = payer, u.Sessions+1, u.Reserved+res.Bytes
+		owners[payer] = u
+		a.openWith[res.Owner]++
 		n++
 	}
 	if n != len(a.open) {
@@ -257,6 +282,19 @@ func (a *auditedRows) checkReservations(r catalog.Reader) error {
 	}
 	if len(owners) > 0 {
 		return fmt.Errorf("no usage for %v", owners)
+	}
+	return nil
+}
+
+// checkTickets compares what each ticket counts with the open sessions.
+func (a *auditedRows) checkTickets(r catalog.Reader) error {
+	for g, err := range catalog.Grants.After(r, "") {
+		if err != nil {
+			return err
+		}
+		if g.Kind == catalog.Ticket && (g.Open != a.openWith[g.ID] || g.Done < 0 || g.Open+g.Done > g.Uploads) {
+			return fmt.Errorf("ticket %+v, and %d sessions are open with it", g, a.openWith[g.ID])
+		}
 	}
 	return nil
 }

@@ -207,6 +207,9 @@ func (c *client) goOn() error {
 }
 
 func (c *client) goOnWith(f *file) error {
+	if c.barred(f) {
+		return nil
+	}
 	for range 6 {
 		switch {
 		case c.err != nil:
@@ -223,6 +226,9 @@ func (c *client) goOnWith(f *file) error {
 			f.memory = catalog.MemoryID{}
 			c.createAgain(f)
 		case f.id == 0 || f.can == nowhere:
+			if !c.fits(f) {
+				return nil
+			}
 			c.beginAgain(f)
 		default:
 			if err := c.complete(f); err != nil {

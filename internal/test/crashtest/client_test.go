@@ -289,13 +289,16 @@ func (c *client) tick(ends ...string) {
 			}
 		}
 	}
-	var token func(int64)
+	var rights func(int64)
+	var ended func()
 	c.call("", "tick", func() {
 		end(false)
-		token = c.m.guest.tick(c.w.Engine.Running(), hour)
+		rights = c.m.tick(c.w.Engine.Running(), hour)
+		ended = c.m.ending()
 	}, func() error { _, err := c.w.Keeper.Tick(ctx); return err }, func() {
 		end(true)
-		token(c.w.Engine.Running())
+		ended()
+		rights(c.w.Engine.Running())
 	}, nil)
 }
 

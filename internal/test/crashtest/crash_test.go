@@ -92,13 +92,15 @@ func behead(disk *crashfs.Disk, rng *rand.Rand) error {
 	return err
 }
 
-// points runs the script and gives the moment before each step that changes the disk.
-func points(t *testing.T, d durable.Durability) (all []point) {
+// points runs a script and gives the moment before each step that changes the disk. packs counts
+// the steps on packs.
+func points(t *testing.T, d durable.Durability, script func(*run)) (all []point, packs map[crashfs.Op]int) {
 	t.Helper()
 	dead := newDeath(func() {})
 	r := newRun(d, dead)
 	r.look = true
-	folders, packs := 0, map[crashfs.Op]int{}
+	folders := 0
+	packs = map[crashfs.Op]int{}
 	r.hook = func(s crashfs.Step) *crashfs.Fault {
 		if !s.Changes() {
 			return nil
@@ -115,10 +117,16 @@ func points(t *testing.T, d durable.Durability) (all []point) {
 		all = append(all, point{s.N, fmt.Sprintf("%s, while %s", s, m.doing), s.Image(), m, r.st.clock.Millis()})
 		return nil
 	}
-	err := alive(dead, func() error { r.script(); return r.err })
+	err := alive(dead, func() error { script(r); return r.err })
 	if err != nil {
 		t.Fatalf("the script itself fails: %v", err)
 	}
+	return append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.Millis()}), packs
+}
+
+// onPacks wants each kind of step on a pack.
+func onPacks(t *testing.T, d durable.Durability, packs map[crashfs.Op]int) {
+	t.Helper()
 	for _, op := range []crashfs.Op{
 		crashfs.OpCreate, crashfs.OpWrite, crashfs.OpSync, crashfs.OpPunch, crashfs.OpRemove,
 	} {
@@ -127,8 +135,6 @@ func points(t *testing.T, d durable.Durability) (all []point) {
 		}
 	}
 	t.Logf("steps on packs: %v", packs)
-	all = append(all, point{r.disk.Steps() + 1, "the end", r.disk.Image(), r.m.clone(), r.st.clock.Millis()})
-	return all
 }
 
 // trial is one recovery.
@@ -219,7 +225,9 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
-	err = alive(dead, func() error { return errors.Join(after.check(), audit(after.w), after.w.Close()) })
+	err = alive(dead, func() error {
+		return errors.Join(after.checkRights(), after.check(), audit(after.w), after.w.Close())
+	})
 	if err != nil {
 		return fmt.Errorf("after a power loss at the end: %w", err)
 	}
@@ -227,7 +235,16 @@ func (tr *trial) finish(disk *crashfs.Disk, m *model, ms int64) error {
 }
 
 func (tr *trial) verify(c *client) error {
-	if err := c.check(); err != nil {
+	look := func() error {
+		if err := c.checkRights(); err != nil {
+			return err
+		}
+		if err := c.check(); err != nil {
+			return err
+		}
+		return c.checkCounts()
+	}
+	if err := look(); err != nil {
 		return err
 	}
 	if err := audit(c.w); err != nil {
@@ -241,7 +258,7 @@ func (tr *trial) verify(c *client) error {
 			return err
 		}
 	}
-	if err := c.check(); err != nil {
+	if err := look(); err != nil {
 		return fmt.Errorf("at the end: %w", err)
 	}
 	return audit(c.w)
@@ -286,34 +303,39 @@ func TestACrashAtEveryStep(t *testing.T) {
 	}
 	for name, d := range durabilities {
 		t.Run(name, func(t *testing.T) {
-			all := points(t, d)
-			p := newPool(t)
-			images := 0
-			for round := range *seeds {
-				for i, at := range all {
-					if *step0 != 0 && at.n != *step0 {
-						continue
-					}
-					for j, v := range variants {
-						seed := *seed0 + uint64(round)
-						tr := &trial{
-							d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed,
-							deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1,
-						}
-						images++
-						if !p.do(
-							fmt.Sprintf(
-								"%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed,
-							),
-							func() error { return tr.recover(at, v) },
-						) {
-							break
-						}
-					}
-				}
-			}
-			p.wg.Wait()
-			t.Logf("%d crash points, %d images", len(all), images)
+			all, packs := points(t, d, (*run).script)
+			onPacks(t, d, packs)
+			sweep(t, name, d, all, variants)
 		})
 	}
+}
+
+// sweep recovers from a crash at each point, in each variant.
+func sweep(t *testing.T, name string, d durable.Durability, all []point, variants []variant) {
+	t.Helper()
+	p := newPool(t)
+	images := 0
+	for round := range *seeds {
+		for i, at := range all {
+			if *step0 != 0 && at.n != *step0 {
+				continue
+			}
+			for j, v := range variants {
+				seed := *seed0 + uint64(round)
+				tr := &trial{
+					d: d, rng: rand.New(rand.NewPCG(seed, uint64(at.n*100+j))), seed: seed,
+					deep: (i+j+round)%4 == 0, halves: (i+j+round)%4 == 1,
+				}
+				images++
+				if !p.do(
+					fmt.Sprintf("%s, %s (-run '/%s' -crash.step %d -crash.seed %d)", at.what, v, name, at.n, seed),
+					func() error { return tr.recover(at, v) },
+				) {
+					break
+				}
+			}
+		}
+	}
+	p.wg.Wait()
+	t.Logf("%d crash points, %d images", len(all), images)
 }

@@ -5,89 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
-	"sluice/access"
 	"sluice/catalog"
-	"sluice/memories"
 	"sluice/session"
 	"sluice/upload"
 )
-
-// role is the set of roles that the guest may have in the capsule. It is a set, as fate is.
-type role uint8
-
-const (
-	stranger role = 1 << iota
-	subject
-	controller
-)
-
-func (r role) String() string {
-	return map[role]string{stranger: "stranger", subject: "subject", controller: "controller"}[r]
-}
-
-// The states that a token may have: a set too.
-const (
-	valid = 1 << iota
-	revoked
-)
-
-// guest is the second principal, whose rights change while it uploads.
-type guest struct {
-	id, secret, tokenID string
-	caller              access.Caller
-	role                role
-	token               uint8
-	ends                time.Time
-	due                 int64 // the running time, in ms, at which the token is gone for good; 0: never
-}
-
-// tick notes what a tick by that much may do to the token. The function that it gives notes what
-// the tick did, by the running time after it.
-func (g *guest) tick(running int64, by time.Duration) (did func(running int64)) {
-	if g == nil || g.due == 0 {
-		return func(int64) {}
-	}
-	was := g.token
-	if running+by.Milliseconds() >= g.due {
-		g.token |= revoked
-	}
-	return func(running int64) {
-		if g.token = was; running >= g.due {
-			g.token = revoked
-		}
-	}
-}
-
-func (g *guest) live(now time.Time) bool {
-	return g.token == valid && (g.ends.IsZero() || now.Before(g.ends))
-}
-
-func (g *guest) reads(now time.Time) bool { return g.live(now) && g.role != stranger }
-
-func (g *guest) writes(now time.Time) bool { return g.reads(now) && !g.caller.ReadOnly }
-
-// as gives the caller that an upload belongs to.
-func (c *client) as(f *file) access.Caller {
-	if f.guest {
-		return c.m.guest.caller
-	}
-	return c.w.Me
-}
-
-// blind reports whether the upload's owner may not look at it.
-func (c *client) blind(f *file) bool { return f.guest && !c.m.guest.reads(c.w.clock.Now()) }
-
-// barred reports whether the upload's owner may not write.
-func (c *client) barred(f *file) bool { return f.guest && !c.m.guest.writes(c.w.clock.Now()) }
-
-var refusals = []error{access.ErrForbidden, access.ErrUnauthenticated, catalog.ErrNotFound}
-
-func isRefusal(err error) bool {
-	return slices.ContainsFunc(refusals, func(want error) bool { return errors.Is(err, want) })
-}
 
 // status asks for an upload. If its owner must be refused, it asks the stores.
 func (c *client) status(f *file) (up upload.Upload, err error) {
@@ -117,125 +42,16 @@ func (c *client) status(f *file) (up upload.Upload, err error) {
 	return up, err
 }
 
-// checkGuest finds out what became of a change of its rights.
-func (c *client) checkGuest() error {
-	g := c.m.guest
-	row, err := c.w.Memories.ReadCapsule(ctx, c.w.Me, "default")
-	if err != nil {
-		return err
-	}
-	is := stranger
-	switch {
-	case slices.Contains(row.Controllers, g.id):
-		is = controller
-	case row.Subject == g.id:
-		is = subject
-	}
-	if g.role&is == 0 {
-		return fmt.Errorf("the guest is %s in %+v", is, row)
-	}
-	g.role = is
-	_, err = c.w.Access.Authenticate(ctx, g.secret)
-	expired := !g.ends.IsZero() && !c.w.clock.Now().Before(g.ends)
-	switch {
-	case err != nil && !errors.Is(err, access.ErrUnauthenticated):
-		return err
-	case expired && err == nil:
-		return errors.New("a token whose time is over is good")
-	case expired: // the clock may be set back
-		is := uint8(revoked)
-		err := c.w.Catalog.View(ctx, func(r catalog.Reader) error {
-			_, there, err := catalog.Tokens.Find(r, catalog.TokenKey(g.caller.Token))
-			if there {
-				is = valid
-			}
-			return err
-		})
-		if err == nil && g.token&is == 0 {
-			err = fmt.Errorf("the guest's token is %d, and may be %d", is, g.token)
-		}
-		g.token = is
-		return err
-	case g.token&revoked == 0 && err != nil:
-		return fmt.Errorf("a token that nobody revoked: %w", err)
-	case g.token&valid == 0 && err == nil:
-		return errors.New("a token that was revoked is good")
-	case err == nil:
-		g.token = valid
-	default:
-		g.token = revoked
-	}
-	return nil
-}
-
-// change is a change of the guest's rights.
-type change struct {
-	doing      string
-	widen, has func()
-	do         func() error
-}
-
-func (l *serverRun) toRole(to role) change {
-	g := l.m.guest
-	return change{
-		doing: "make the guest " + to.String(),
-		widen: func() { g.role |= to },
-		has:   func() { g.role = to },
-		do: func() error {
-			who, controllers := "", []string{}
-			switch to {
-			case subject:
-				who = g.id
-			case controller:
-				controllers = []string{g.id}
-			}
-			_, err := l.w.Memories.UpdateCapsule(ctx, l.w.Me, "default", memories.CapsuleChange{
-				Subject: &who, Controllers: &controllers,
-			})
-			return err
-		},
-	}
-}
-
-func (l *serverRun) revoke() change {
-	g := l.m.guest
-	return change{
-		doing: "revoke the guest's token",
-		widen: func() { g.token |= revoked },
-		has:   func() { g.token = revoked },
-		do:    func() error { return l.w.Access.RevokeToken(ctx, l.w.Me, g.tokenID) },
-	}
-}
-
-func (l *serverRun) apply(c change) bool {
-	g := l.m.guest
-	was := *g
-	return l.call("", c.doing, c.widen, c.do, c.has, func() { g.role, g.token = was.role, was.token })
-}
-
-func (l *serverRun) newToken(readOnly bool, ends time.Duration) bool {
-	g := l.m.guest
-	var t catalog.Token
-	var secret string
-	doing := fmt.Sprintf("a new token for the guest, read-only %v, for %v", readOnly, ends)
-	return l.call("", doing, nil, func() (err error) {
-		t, secret, err = l.w.Access.CreateToken(ctx, l.w.Me, access.TokenRequest{
-			Principal: g.id, Name: "guest", ReadOnly: readOnly, TTL: ends,
-		})
-		return err
-	}, func() {
-		g.secret, g.tokenID, g.token, g.ends, g.due = secret, t.ID, valid, t.Expires, 0
-		if ends > 0 {
-			g.due = l.w.Engine.Running() + ends.Milliseconds()
-		}
-		g.caller = access.Caller{Principal: g.id, Token: t.Hash, ReadOnly: readOnly}
-	}, nil)
-}
-
 // rights changes the guest's rights, between two calls.
 func (l *serverRun) rights() {
 	g := l.m.guest
-	switch n := l.rng.IntN(10); {
+	switch n := l.rng.IntN(11); {
+	case g.is != valid:
+		l.newGuest()
+	case n == 10:
+		if l.apply(l.deleteGuest()) && l.rng.IntN(2) == 0 {
+			l.endOwner(g.name)
+		}
 	case !g.live(l.w.clock.Now()) || g.caller.ReadOnly && n < 6:
 		l.newToken(l.rng.IntN(5) == 0, time.Duration(l.rng.IntN(3))*30*time.Hour)
 	case g.role == stranger:
@@ -251,12 +67,102 @@ func (l *serverRun) rights() {
 	}
 }
 
-// barring draws a change that ends the guest's right to write.
-func (l *serverRun) barring() change {
-	if l.rng.IntN(2) == 0 {
+// barring draws a change that ends the right to write of the guest, or of its ticket.
+func (l *serverRun) barring(by string) change {
+	gr := l.m.grants[by]
+	switch n := l.rng.IntN(5); {
+	case n == 0 && (gr == nil || gr.maker == l.m.guest.name):
+		return l.deleteGuest()
+	case gr != nil && (n < 3 || gr.maker != l.m.guest.name):
+		return l.revokeGrant(gr)
+	case gr == nil && n < 3:
 		return l.revoke()
 	}
 	return l.toRole(stranger)
+}
+
+// grants makes, uses and ends tickets and links.
+func (l *serverRun) doGrants() {
+	now := l.w.clock.Now()
+	ttl := []time.Duration{1000 * hour, 1000 * hour, 30 * hour, hour}[l.rng.IntN(4)]
+	var all, links []*grant
+	for _, name := range slices.Sorted(maps.Keys(l.m.grants)) {
+		g := l.m.grants[name]
+		if g.is == valid {
+			all = append(all, g)
+		}
+		if f := l.m.files[g.file]; g.kind == catalog.Link && f != nil && f.can == visible && l.m.usable(g, now) {
+			links = append(links, g)
+		}
+	}
+	n := l.rng.IntN(8)
+	switch f := l.pick(func(f *file) bool { return f.can == visible }); {
+	case len(links) > 0 && n < 3:
+		g := links[l.rng.IntN(len(links))]
+		l.on(l.m.files[g.file])
+		l.follow(g, l.rng.IntN(3) == 0)
+	case len(all) > 0 && n < 5:
+		g := all[l.rng.IntN(len(all))]
+		if l.apply(l.revokeGrant(g)) && l.rng.IntN(2) == 0 {
+			l.endOwner(g.name)
+		}
+	case f != nil && n < 7:
+		l.newGrant(f, 1+l.rng.Int64N(2), ttl)
+	default:
+		l.newGrant(nil, 1+l.rng.Int64N(4), ttl)
+	}
+}
+
+// ticketed gives the name of a ticket, which may have ended, or "".
+func (l *serverRun) ticketed() string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(l.m.grants)) {
+		if g := l.m.grants[name]; g.kind == catalog.Ticket && g.secret != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[l.rng.IntN(len(names))]
+}
+
+// doQuota bounds the memories, so that one more fits or none.
+func (l *serverRun) doQuota() {
+	row, err := l.w.Memories.ReadCapsule(ctx, l.w.Me, "default")
+	if err == nil && row.Memories+row.Sessions > 0 {
+		l.setQuota(row.Memories + row.Sessions + l.rng.Int64N(2))
+	}
+}
+
+// bounded begins or creates while a quota holds, and then lifts it.
+func (l *serverRun) bounded() {
+	row, err := l.w.Memories.ReadCapsule(ctx, l.w.Me, "default")
+	if err != nil {
+		return
+	}
+	f := &file{name: l.name(), content: l.content(), can: nowhere}
+	f.created = l.rng.IntN(2) == 0
+	l.add(f)
+	switch fits := row.Fits(0, 1) == nil; {
+	case !fits && f.created:
+		l.callRefused(f.name, "create beyond the quota", []error{catalog.ErrQuota}, func() error {
+			return l.tryCreate(f, l.w.Me)
+		})
+	case !fits:
+		l.callRefused(f.name, "begin beyond the quota", []error{catalog.ErrQuota}, func() error {
+			return l.tryBegin(f, l.w.Me)
+		})
+	case f.created:
+		l.on(f)
+		l.createAgain(f)
+	default:
+		l.on(f)
+		l.beginAgain(f)
+	}
+	if l.rng.IntN(2) == 0 {
+		l.setQuota(0)
+	}
 }
 
 // refused tries what the guest may not do. Nothing of it is done.
@@ -295,12 +201,12 @@ func (l *serverRun) refused(f *file) {
 func (l *serverRun) meddle(f *file) {
 	l.on(f)
 	other := l.w.Me
-	if !f.guest {
+	if f.by == "" {
 		other = l.m.guest.caller
 	}
 	wants := append([]error{session.ErrNotFound}, refusals...)
 	switch {
-	case !f.guest && f.can == visible && l.m.guest.role != controller:
+	case f.by == "" && f.can == visible && l.m.guest.role != controller:
 		l.callRefused(
 			f.name, "another may not delete", wants,
 			func() error { return l.w.Memories.Delete(ctx, other, f.memory, true) },
@@ -315,11 +221,10 @@ func (l *serverRun) meddle(f *file) {
 	}
 }
 
-// during runs a call. The guest loses its right to write in the middle of it.
+// during runs a call. Its caller loses the right to write in the middle of it.
 func (l *serverRun) during(f *file, doing string, may func(), do func(change func()) error, has func()) {
-	c, ran := l.barring(), false
-	g := l.m.guest
-	was := *g
+	c, ran := l.barring(f.by), false
+	back := l.m.back()
 	l.on(f)
 	l.call(f.name, fmt.Sprintf("%s in the middle of: %s", c.doing, doing), func() { may(); c.widen() }, func() error {
 		var failed error
@@ -343,7 +248,7 @@ func (l *serverRun) during(f *file, doing string, may func(), do func(change fun
 		if ran {
 			c.has()
 		} else {
-			g.role, g.token = was.role, was.token
+			back()
 		}
 		has()
 	})
@@ -365,12 +270,10 @@ func (t *roleChangingBody) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// midway ends the guest's right in the middle of a put, a finish or a create.
+// midway ends a right in the middle of a put, a finish or a create.
 func (l *serverRun) midway() {
-	if !l.m.guest.writes(l.w.clock.Now()) {
-		return
-	}
-	if f := l.pick(func(f *file) bool { return f.guest && f.can == open && f.whole() }); f != nil {
+	mine := func(f *file) bool { return f.by != "" && f.can == open && f.id != 0 && !l.barred(f) }
+	if f := l.pick(func(f *file) bool { return mine(f) && f.whole() }); f != nil {
 		l.during(f, "finish", func() {}, func(change func()) error {
 			l.w.between = change
 			defer func() { l.w.between = nil }()
@@ -378,11 +281,13 @@ func (l *serverRun) midway() {
 		}, func() {})
 		return
 	}
-	if f := l.pick(func(f *file) bool { return f.guest && f.can == open && len(f.old) == 0 && !f.whole() }); f != nil {
+	if f := l.pick(func(f *file) bool { return mine(f) && len(f.old) == 0 && !f.whole() }); f != nil {
 		gap := session.Gaps(f.must, session.Range{End: int64(len(f.content))}, 1)[0]
 		got := int64(0)
 		doing := fmt.Sprintf("put bytes %d to %d", gap.Off, gap.End)
-		l.during(f, doing, func() { f.may = session.Add(f.may, gap) }, func(change func()) (err error) {
+		before := gap // what comes after the change is never recorded
+		before.End = gap.Off + gap.Len()/2
+		l.during(f, doing, func() { f.may = session.Add(f.may, before) }, func(change func()) (err error) {
 			got, err = l.w.Uploads.PutRange(
 				ctx, l.as(f), f.id, gap.Off, turning(f.content[gap.Off:gap.End], change), upload.Put{Length: gap.Len()},
 			)
@@ -390,8 +295,8 @@ func (l *serverRun) midway() {
 		}, func() { f.must = session.Add(f.must, session.Range{Off: gap.Off, End: gap.Off + got}) })
 		return
 	}
-	f := &file{name: l.name(), content: l.content(), created: true, can: nowhere, age: age{guest: true}}
-	if len(f.content) == 0 {
+	f := &file{name: l.name(), content: l.content(), created: true, can: nowhere, by: l.m.guest.name}
+	if len(f.content) == 0 || l.barred(f) {
 		return
 	}
 	l.add(f)

@@ -19,7 +19,6 @@ import (
 // age holds the times from which a file's end by time follows: running times, and since when they
 // count.
 type age struct {
-	guest  bool          // it is the guest's
 	shaken bool          // harmed by a power loss alone: the loss is known after the next look
 	idle   time.Duration // since it was surely touched, or trashed, at most
 	rest   time.Duration // since it may have been touched, at least
@@ -140,7 +139,12 @@ func (l *serverRun) tryFinish(f *file, as access.Caller) error {
 
 func (l *serverRun) newFile() *file {
 	f := &file{name: l.name(), content: l.content(), can: nowhere}
-	f.guest = l.rng.IntN(3) == 0
+	switch n := l.rng.IntN(6); {
+	case n < 2:
+		f.by = l.m.guest.name
+	case n == 2:
+		f.by = l.ticketed()
+	}
 	if l.rng.IntN(2) == 0 {
 		f.idem = "key " + f.name
 	}
@@ -172,6 +176,8 @@ var steps = []struct {
 	{2, func(l *serverRun) { l.on(); l.sweep() }},
 	{2, (*serverRun).doReadSlowly},
 	{6, (*serverRun).rights},
+	{8, (*serverRun).doGrants},
+	{2, (*serverRun).doQuota},
 	{3, (*serverRun).midway},
 	{2, func(l *serverRun) {
 		if f := l.pick(func(f *file) bool { return true }); f != nil {
@@ -182,6 +188,10 @@ var steps = []struct {
 
 // step draws a step and does it.
 func (l *serverRun) step() {
+	if l.m.quota[0] != 0 || len(l.m.quota) > 1 {
+		l.bounded()
+		return
+	}
 	total := 0
 	for _, s := range steps {
 		total += s.weight
@@ -217,18 +227,28 @@ func (l *serverRun) doBegin() {
 		return
 	}
 	if f := l.pickOwned(func(f *file) bool { return f.can == nowhere && !f.created }); f != nil {
-		l.beginAgain(f) // a call that was not answered
+		if l.fits(f) {
+			l.beginAgain(f) // a call that was not answered
+		}
 		return
 	}
 	f := l.newFile()
 	f.unknown = l.rng.IntN(4) == 0
+	l.add(f)
 	if l.barred(f) {
-		l.add(f)
 		l.refused(f)
 		return
 	}
 	l.on()
-	l.add(f)
+	switch full, known := l.full(f); {
+	case !known:
+		return
+	case full:
+		l.callRefused(f.name, "begin beyond the ticket", []error{catalog.ErrUsedUp}, func() error {
+			return l.tryBegin(f, l.as(f))
+		})
+		return
+	}
 	l.beginAgain(f)
 }
 
@@ -248,6 +268,9 @@ func (l *serverRun) beginTwice() {
 			l.err = fmt.Errorf("%s: begun again it is another session than %d", f, id)
 		}
 	case aborted, expired:
+		if !l.fits(f) {
+			return
+		}
 		l.m.mu.Lock()
 		f.id, f.can, f.must, f.may, f.old, f.idle = 0, nowhere, nil, nil, nil, 0
 		l.m.mu.Unlock()
@@ -270,6 +293,9 @@ func (l *serverRun) beginTwice() {
 func (l *serverRun) doCreate() {
 	f := l.newFile()
 	f.created = true
+	if l.m.grants[f.by] != nil {
+		f.by = ""
+	}
 	l.add(f)
 	if l.barred(f) {
 		l.refused(f)
@@ -345,11 +371,14 @@ func (l *serverRun) doFinish() {
 }
 
 func (l *serverRun) doBatch() {
-	guests := l.rng.IntN(3) == 0
+	one := l.pick(func(f *file) bool { return isOpen(f) && f.whole() })
+	if one == nil {
+		return
+	}
 	var fs []*file
 	var names []string
 	for _, name := range l.m.names() {
-		if f := l.m.files[name]; isOpen(f) && f.whole() && f.guest == guests && !l.barred(f) {
+		if f := l.m.files[name]; isOpen(f) && f.whole() && f.by == one.by && !l.barred(f) {
 			fs, names = append(fs, f), append(names, name)
 		}
 	}
@@ -543,16 +572,19 @@ func (l *serverRun) pass(by time.Duration) {
 			unsure = unsure || f.can&(f.can-1) != 0
 		}
 	}
-	var token func(int64)
+	var rights func(int64)
+	var ended func()
 	ok := l.call("", fmt.Sprintf("tick after %v", by), func() {
 		end(false)
-		token = l.m.guest.tick(l.w.Engine.Running(), hour)
+		rights = l.m.tick(l.w.Engine.Running(), hour)
+		ended = l.m.ending()
 	}, func() error {
 		_, err := l.w.Keeper.Tick(ctx)
 		return err
 	}, func() {
+		ended()
 		end(true)
-		token(l.w.Engine.Running())
+		rights(l.w.Engine.Running())
 	}, nil)
 	if (unsure || !ok) && l.err == nil {
 		l.resolve()
@@ -565,13 +597,19 @@ func (l *serverRun) resolve() {
 		f := l.m.files[name]
 		is := fate(0)
 		var err error
-		switch f.can {
-		case open | expired:
+		switch {
+		case f.can&(f.can-1) == 0: // it is known
+		case f.can&^(open|expired|aborted) == 0 && f.id != 0:
 			var s session.Session
 			if s, err = l.w.Engine.Status(ctx, f.id); err == nil {
-				is = map[session.State]fate{session.Open: open, session.Expired: expired}[s.State]
+				is = map[session.State]fate{
+					session.Open: open, session.Expired: expired, session.Aborted: aborted,
+				}[s.State]
+				if f.can&is == 0 {
+					err = fmt.Errorf("its session is %s", s.State)
+				}
 			}
-		case trashed | purged:
+		case f.can == trashed|purged:
 			err = l.w.Catalog.View(ctx, func(r catalog.Reader) error {
 				_, ok, err := catalog.Memories.Find(r, catalog.MemoryKey(f.memory))
 				is = map[bool]fate{true: trashed, false: purged}[ok]

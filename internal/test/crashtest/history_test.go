@@ -209,9 +209,12 @@ func (l *serverRun) lookAt() {
 	l.mu.Lock()
 	l.before = pre
 	l.mu.Unlock()
-	err := l.checkGuest() // principals who may look
+	err := l.checkRights() // they say who may look
 	if err == nil {
 		err = l.check()
+	}
+	if err == nil {
+		err = l.checkCounts()
 	}
 	if err == nil {
 		err = audit(l.w)
@@ -231,6 +234,9 @@ func (l *serverRun) lookAt() {
 			}
 		}
 		if f.can&(purged|aborted|expired) != 0 && len(l.m.files) > 12 {
+			if g := l.m.grants[f.by]; g != nil && f.can == purged {
+				g.buried++
+			}
 			delete(l.m.files, name)
 		}
 	}
@@ -305,7 +311,7 @@ func newStart(d durable.Durability) (out start, err error) {
 	}
 	t, secret, err := w.Access.CreateToken(ctx, w.Me, access.TokenRequest{Principal: p.ID, Name: "guest"})
 	out.guest = guest{
-		id: p.ID, secret: secret, tokenID: t.ID, role: stranger, token: valid,
+		name: "guest", id: p.ID, secret: secret, tokenID: t.ID, is: valid, role: stranger, token: valid,
 		caller: access.Caller{Principal: p.ID, Token: t.Hash},
 	}
 	err = errors.Join(err, w.Close())
@@ -318,7 +324,7 @@ func newHistory(seed uint64, d durable.Durability, from start) *history {
 		seed: seed, d: d, rng: rand.New(rand.NewPCG(seed, uint64(d))), disk: from.image.Kill(), model: newModel(),
 	}
 	g := from.guest
-	h.model.guest = &g
+	h.model.guest, h.model.guests[g.name] = &g, &g
 	h.totals.crashes = map[string]int{}
 	h.totals.histories = 1
 	return h
@@ -542,6 +548,9 @@ func (h *history) end(l *serverRun) error {
 	if l.err != nil {
 		return l.err
 	}
+	if l.setQuota(0); l.m.guest.is != valid {
+		l.newGuest()
+	}
 	l.newToken(false, 0)
 	l.apply(l.toRole(subject))
 	for _, name := range l.m.names() {
@@ -549,7 +558,9 @@ func (h *history) end(l *serverRun) error {
 		if f.can&(open|trashed) != 0 && l.rng.IntN(4) == 0 {
 			continue // its time will come
 		}
-		l.on(f)
+		if l.on(f); l.barred(f) {
+			continue
+		}
 		if err := l.goOnWith(f); err != nil {
 			return fmt.Errorf("going on with %s: %w", f, err)
 		}

@@ -47,6 +47,7 @@ type patch struct {
 // file is one upload, and what its client knows of it.
 type file struct {
 	name, idem string
+	by         string // the guest or the ticket that it belongs to; "": the admin
 	content    []byte // the content that it is to have; never changed in place
 	unknown    bool   // begun without its length
 	created    bool   // by one request, without a session that its client knows
@@ -71,12 +72,14 @@ type model struct {
 	calls int    // counts calls
 	seq   uint64 // the newest number of an event that a reader saw
 	shown map[string]fate
-	guest *guest // if there is one
+	rights
 	// unkept is how much running time the server may forget with its end.
 	unkept time.Duration
 }
 
-func newModel() *model { return &model{files: map[string]*file{}, shown: map[string]fate{}} }
+func newModel() *model {
+	return &model{files: map[string]*file{}, shown: map[string]fate{}, rights: newRights()}
+}
 
 // clone gives the model as it is, with everything that a reader has seen taken into account.
 func (m *model) clone() *model {
@@ -96,10 +99,7 @@ func (m *model) clone() *model {
 		}
 		out.files[name] = &c
 	}
-	if m.guest != nil {
-		g := *m.guest
-		out.guest = &g
-	}
+	out.rights = m.rights.clone()
 	return out
 }
 

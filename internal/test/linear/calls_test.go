@@ -27,7 +27,7 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 		if o.chunked {
 			req.ChunkSize = req.Bytes / pieces
 		}
-		up, err := w.Uploads.Begin(ctx, w.Me, req)
+		up, err := w.Uploads.Begin(ctx, c.as(o), req)
 		return c.show(o, err, up)
 	case create:
 		req := upload.CreateRequest{
@@ -37,7 +37,7 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 		if o.key >= 0 {
 			req.Idem = keyName(o.key)
 		}
-		m, err := w.Uploads.Create(ctx, w.Me, req, bytes.NewReader(contents[o.content]))
+		m, err := w.Uploads.Create(ctx, c.as(o), req, bytes.NewReader(contents[o.content]))
 		o.rows = []row{rowOf(m)}
 		return err
 	case put:
@@ -45,9 +45,9 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 	case finish, batch:
 		return c.finish(ctx, o)
 	case abort:
-		return w.Uploads.Abort(ctx, w.Me, session.SessionID(o.sids[0]))
+		return w.Uploads.Abort(ctx, c.as(o), session.SessionID(o.sids[0]))
 	case status:
-		up, err := w.Uploads.Status(ctx, w.Me, session.SessionID(o.sids[0]))
+		up, err := w.Uploads.Status(ctx, c.as(o), session.SessionID(o.sids[0]))
 		return c.show(o, err, up)
 	case sessions:
 		ups, _, err := w.Uploads.List(ctx, w.Me, "", 1000)
@@ -56,6 +56,8 @@ func (c *client) do(ctx context.Context, o *op) (err error) {
 		return w.Memories.Delete(ctx, w.Me, o.id, o.kind == purge)
 	case restore, update, read:
 		return c.memory(ctx, o)
+	case revokeToken, revokeTicket, takeRole, giveRole, setQuota:
+		return c.right(ctx, o)
 	default:
 		return c.look(ctx, o)
 	}
@@ -65,12 +67,13 @@ func (c *client) put(ctx context.Context, o *op) error {
 	all, id := contents[o.content], session.SessionID(o.sids[0])
 	n := len(all) / pieces
 	b := all[o.piece*n : (o.piece+1)*n]
+	body := c.body(o, b)
 	if o.chunked {
-		return c.w.Uploads.PutChunk(ctx, c.w.Me, id, int64(o.piece), bytes.NewReader(b), upload.Put{Length: int64(n)})
+		return c.w.Uploads.PutChunk(ctx, c.as(o), id, int64(o.piece), body, upload.Put{Length: int64(n)})
 	}
 	crc := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) // with it the put has its whole effect or none
 	_, err := c.w.Uploads.PutRange(
-		ctx, c.w.Me, id, int64(o.piece*n), bytes.NewReader(b), upload.Put{Length: int64(n), CRC32C: &crc},
+		ctx, c.as(o), id, int64(o.piece*n), body, upload.Put{Length: int64(n), CRC32C: &crc},
 	)
 	return err
 }
@@ -87,10 +90,10 @@ func (c *client) finish(ctx context.Context, o *op) (err error) {
 	}
 	var ms []catalog.Memory
 	if o.kind == batch {
-		ms, err = c.w.Uploads.FinishBatch(ctx, c.w.Me, reqs)
+		ms, err = c.w.Uploads.FinishBatch(ctx, c.as(o), reqs)
 	} else {
 		var m catalog.Memory
-		m, err = c.w.Uploads.Finish(ctx, c.w.Me, reqs[0])
+		m, err = c.w.Uploads.Finish(ctx, c.as(o), reqs[0])
 		ms = []catalog.Memory{m}
 	}
 	for _, m := range ms {

@@ -110,12 +110,17 @@ var outcomes = []struct {
 	{session.ErrFinished, finished},
 	{session.ErrAborted, aborted},
 	{session.ErrSuperseded, superseded},
+	{catalog.ErrUsedUp, usedUp},
+	{catalog.ErrQuota, overQuota},
 	{catalog.ErrNotFound, notFound},
 }
 
 func answerOf(err error) (answer, bool) {
 	if err == nil {
 		return ok, true
+	}
+	if isRefusal(err) {
+		return refused, true
 	}
 	for _, a := range outcomes {
 		if errors.Is(err, a.err) {
@@ -148,6 +153,11 @@ var weights = []struct {
 	{counters, 8},
 	{feed, 3},
 	{"tick", 2},
+	{revokeToken, 1},
+	{revokeTicket, 1},
+	{takeRole, 2},
+	{giveRole, 2},
+	{setQuota, 3},
 }
 
 func (c *client) kind() kind {
@@ -169,14 +179,17 @@ func (c *client) step() bool {
 	o := &op{kind: c.kind(), client: c.n, key: -1}
 	switch o.kind {
 	case begin, create:
-		o.key = c.rng.IntN(keys)
-		o.content, o.chunked = o.key%len(contents), o.kind == begin && o.key == 0
+		o.key = c.drawKey()
+		if o.owner = ownerOf(o.key); o.owner == ticket {
+			o.kind = begin // a ticket may nothing else
+		}
+		o.content, o.chunked = o.key%len(contents), o.kind == begin && o.key%keys == 0
 		if c.rng.IntN(8) == 0 {
 			o.content = c.rng.IntN(len(contents))
 		}
 		o.name = keyName(o.key)
 		if o.kind == create && c.rng.IntN(3) == 0 {
-			o.key, o.name = -1, fmt.Sprintf("n%d", c.h.clock.Add(1))
+			o.owner, o.key, o.name = me, -1, fmt.Sprintf("n%d", c.h.clock.Add(1))
 		}
 	case put, finish, abort, status, batch:
 		return c.onSession(o)
@@ -194,6 +207,8 @@ func (c *client) step() bool {
 		c.drawList(o)
 	case feed:
 		o.from = c.h.start
+	case setQuota:
+		o.limit = max(c.rng.IntN(12)-3, 0)
 	case "tick":
 		c.tick()
 		return true
@@ -219,11 +234,13 @@ func (c *client) onSession(o *op) bool {
 	if !there {
 		return false
 	}
+	o.owner = ownerOf(t.key)
 	o.sids, o.piece, o.content, o.chunked = []uint64{t.sid}, c.rng.IntN(pieces), t.content, t.chunked
 	o.only = o.kind == finish && c.rng.IntN(10) == 0
 	targets := []target{t}
 	if o.kind == batch {
-		if other, _ := draw(&c.h.known, c.rng, &c.h.known.sessions); other.sid != t.sid {
+		other, _ := draw(&c.h.known, c.rng, &c.h.known.sessions)
+		if other.sid != t.sid && ownerOf(other.key) == o.owner {
 			targets, o.sids = append(targets, other), append(o.sids, other.sid)
 		}
 	}
@@ -233,7 +250,7 @@ func (c *client) onSession(o *op) bool {
 			for i := range pieces {
 				p := &op{
 					kind: put, client: c.n, sids: []uint64{t.sid}, piece: (i + c.n) % pieces, content: t.content,
-					chunked: t.chunked, key: -1,
+					chunked: t.chunked, key: -1, owner: o.owner,
 				}
 				if !c.h.has(t.sid, p.piece) && !c.call(p) {
 					return true

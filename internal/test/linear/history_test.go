@@ -22,15 +22,16 @@ import (
 // history is the calls of several clients to one server, and to the servers that were started on
 // what it had left.
 type history struct {
-	seed  uint64
-	rng   *rand.Rand
-	disk  *crashfs.Disk
-	set   setup
-	clock atomic.Int64
-	start uint64 // events before it
-	epoch int
-	dead  atomic.Bool // the server is dead: a later answer was never given
-	known known
+	seed   uint64
+	rng    *rand.Rand
+	disk   *crashfs.Disk
+	set    setup
+	clock  atomic.Int64
+	start  uint64 // events before it
+	epoch  int
+	dead   atomic.Bool // the server is dead: a later answer was never given
+	known  known
+	others others
 
 	mu    sync.Mutex
 	ops   []*op
@@ -104,6 +105,9 @@ func (h *history) runServer(clients, steps int, dies bool) error {
 		return fmt.Errorf("opening: %w", err)
 	}
 	if h.epoch == 0 {
+		if h.others, err = w.invite(context.Background(), 2+h.rng.IntN(3)); err != nil {
+			return errors.Join(err, w.Close())
+		}
 		events, err := w.events(context.Background(), 0)
 		if err != nil {
 			return errors.Join(err, w.Close())
@@ -139,6 +143,7 @@ func (h *history) runServer(clients, steps int, dies bool) error {
 // last looks at everything once more, when no call is under way.
 func (h *history) last(c *client) {
 	for _, o := range []*op{
+		{kind: giveRole}, // so that the guest's uploads are seen
 		{kind: counters},
 		{kind: sessions},
 		{kind: list, limit: 1000, from: math.MaxUint64},
@@ -149,7 +154,7 @@ func (h *history) last(c *client) {
 		c.must(o)
 	}
 	for _, t := range slices.Clone(h.known.sessions) {
-		c.must(&op{kind: status, sids: []uint64{t.sid}, key: -1})
+		c.must(&op{kind: status, sids: []uint64{t.sid}, key: -1, owner: ownerOf(t.key)})
 	}
 	for _, id := range slices.Clone(h.known.memories) {
 		c.must(&op{kind: read, id: id, key: -1})
@@ -242,7 +247,7 @@ func (e *end) left(h *history) *crashfs.Disk {
 // check asks whether some order explains the history.
 func (h *history) check(limit time.Duration) (porcupine.CheckResult, porcupine.Model, []porcupine.Operation) {
 	h.close(h.kills)
-	c := &checker{start: h.start}
+	c := &checker{start: h.start, uploads: h.others.uploads}
 	for _, o := range h.ops {
 		if o.kind == feed && len(o.events) > len(c.events) {
 			c.events = o.events
@@ -250,9 +255,10 @@ func (h *history) check(limit time.Duration) (porcupine.CheckResult, porcupine.M
 		if o.kind == sessions {
 			o.ending = h.ending(o)
 		}
+		o.meanwhile, o.pending = h.meanwhile(o), h.pending(o)
 	}
 	var all []porcupine.Operation
-	for _, o := range h.ops {
+	for _, o := range append(h.expelled(c.events), h.ops...) {
 		all = append(all, porcupine.Operation{ClientId: o.client, Input: o, Output: o, Call: o.call, Return: o.ret})
 	}
 	model := porcupine.Model{

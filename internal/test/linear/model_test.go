@@ -48,6 +48,7 @@ type idem struct {
 
 // state is a capsule at one moment. It is never changed in place.
 type state struct {
+	rights
 	seq      uint64
 	epoch    int
 	ups      []up // sorted by key, and then by id
@@ -61,7 +62,8 @@ func (s state) clone() state {
 }
 
 func (s state) equal(o state) bool {
-	return s.seq == o.seq && s.epoch == o.epoch && slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) &&
+	return s.rights == o.rights && s.seq == o.seq && s.epoch == o.epoch &&
+		slices.Equal(s.ups, o.ups) && slices.Equal(s.memories, o.memories) &&
 		slices.Equal(s.idems, o.idems)
 }
 
@@ -71,6 +73,7 @@ func (s state) hash() uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	maphash.WriteComparable(&h, [2]uint64{s.seq, uint64(s.epoch)})
+	maphash.WriteComparable(&h, s.rights)
 	for _, u := range s.ups {
 		maphash.WriteComparable(&h, u)
 	}
@@ -82,7 +85,7 @@ func (s state) hash() uint64 {
 
 func (s state) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seq %d, epoch %d\n", s.seq, s.epoch)
+	fmt.Fprintf(&b, "seq %d, epoch %d, %+v\n", s.seq, s.epoch, s.rights)
 	for _, u := range s.ups {
 		fmt.Fprintf(&b, "s:%x of %s: %s, has %03b, became %d\n", u.sid, keyName(u.key), u.state, u.have, u.memory)
 	}
@@ -189,8 +192,9 @@ func (s *state) idemOf(key int) *idem {
 // that the end of the history shows must be that of the operation which gets its number. This
 // refuses a wrong order early, and not only at its end.
 type checker struct {
-	start  uint64 // events before the history
-	events []event
+	start   uint64 // events before the history
+	events  []event
+	uploads int // that the ticket allows
 }
 
 // emit takes the next number for an event. It is false if another event has it.
@@ -238,6 +242,9 @@ func (c *checker) publishUp(s *state, u *up) (*memory, bool) {
 		}
 		key = -1 // it stays with its session
 	}
+	if s.exceeds(0) {
+		return nil, false
+	}
 	m, ok := c.publish(s, keyName(u.key), u.content, u.sid, key, u.fingerprint)
 	if ok {
 		u.state, u.memory = session.Finished, m.seq
@@ -257,6 +264,10 @@ func (c *checker) step(s *state, o *op) bool {
 		return c.begin(s, o)
 	case create:
 		return c.create(s, o)
+	case revokeToken, revokeTicket, takeRole, giveRole, setQuota:
+		return c.right(s, o)
+	case expel:
+		return c.expel(s, o)
 	case put, finish, batch, echo, abort, status:
 		return c.session(s, o)
 	case trash, purge, restore, update, read:
@@ -269,7 +280,7 @@ func (c *checker) step(s *state, o *op) bool {
 // try is step for porcupine.
 func (c *checker) try(st, in any) (bool, any) {
 	before, o := st.(state), in.(*op)
-	if o.lost && o.epoch != before.epoch {
+	if o.lost && o.epoch != before.epoch && o.kind != expel {
 		return true, before // it has not happened
 	}
 	after := before.clone()

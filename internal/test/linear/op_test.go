@@ -33,7 +33,15 @@ const (
 	list     kind = "list"
 	counters kind = "counters"
 	feed     kind = "events"
-	crash    kind = "CRASH" // the end of a server: a call without an answer has happened before it, or never will
+	// changes of rights and of the quota
+	revokeToken  kind = "revoke the guest's token"
+	revokeTicket kind = "revoke the ticket"
+	takeRole     kind = "take the guest's role"
+	giveRole     kind = "give the guest a role"
+	setQuota     kind = "set the quota"
+	expel        kind = "the keeper aborts" // an upload of a ticket that has ended
+
+	crash kind = "CRASH" // the end of a server: a call without an answer has happened before it, or never will
 )
 
 // answer is the status of an answer, without its content.
@@ -49,6 +57,9 @@ const (
 	aborted    answer = "is aborted"
 	superseded answer = "superseded"
 	notFound   answer = "not found"
+	refused    answer = "not allowed"
+	usedUp     answer = "the ticket is used up"
+	overQuota  answer = "over quota"
 )
 
 // row is a memory as an answer shows it.
@@ -136,6 +147,7 @@ type op struct {
 	answer    answer
 
 	// The request.
+	owner   int // whose it is
 	key     int // of the few idempotency keys; none: -1
 	content int
 	chunked bool // a begin that picks its chunk size
@@ -152,14 +164,17 @@ type op struct {
 	from    uint64 // where a page of a list begins, or of the events
 
 	// The answer.
-	rows    []row
-	shown   []shown
-	ending  []uint64 // sessions that were being ended meanwhile
-	more    bool
-	next    string // where the list goes on, for a client that gets the answer
-	present []bool
-	counts  counts
-	events  []event
+	rows   []row
+	shown  []shown
+	ending []uint64 // sessions that were being ended meanwhile
+	// meanwhile: a right was being taken
+	meanwhile bool
+	pending   int // creates that ran meanwhile, this one too
+	more      bool
+	next      string // where the list goes on, for a client that gets the answer
+	present   []bool
+	counts    counts
+	events    []event
 }
 
 func (o *op) String() string {
@@ -175,7 +190,7 @@ func (o *op) String() string {
 		if o.chunked {
 			say("chunked")
 		}
-	case put, finish, batch, abort, status, echo:
+	case put, finish, batch, abort, status, echo, expel:
 		for _, sid := range o.sids {
 			say("s:%x", sid)
 		}
@@ -203,6 +218,11 @@ func (o *op) String() string {
 		}
 	case feed:
 		say("after %d", o.from)
+	case setQuota:
+		say("to %d memories", o.limit)
+	}
+	if o.owner != me {
+		say("by the %s", [...]string{"", "guest", "ticket"}[o.owner])
 	}
 	if o.kind == crash {
 		return b.String()

@@ -33,6 +33,15 @@ func (s *state) shows(u *up, got shown) bool {
 }
 
 func (c *checker) begin(s *state, o *op) bool {
+	decided, explained, effect := c.bars(s, o, ownerOf(o.key))
+	switch {
+	case decided:
+		return explained
+	case o.answer == usedUp && !o.lost:
+		return ownerOf(o.key) == ticket && c.usedUp(s)
+	case o.answer == overQuota && !o.lost:
+		return s.exceeds(1)
+	}
 	mark := fingerprintOf(o.content, o.chunked)
 	row, u := s.idemOf(o.key), s.openOf(o.key)
 	switch {
@@ -49,6 +58,9 @@ func (c *checker) begin(s *state, o *op) bool {
 	case u != nil:
 		return s.learn(u, o.shown[0].sid) && s.shows(s.bySID(o.shown[0].sid), o.shown[0])
 	}
+	if !effect || s.exceeds(1) || ownerOf(o.key) == ticket && c.usedUp(s) {
+		return false
+	}
 	fresh := up{key: o.key, fingerprint: mark, content: o.content, state: session.Open}
 	if !o.lost {
 		if fresh.sid = o.shown[0].sid; fresh.sid == 0 || s.bySID(fresh.sid) != nil || !s.shows(&fresh, o.shown[0]) {
@@ -60,6 +72,13 @@ func (c *checker) begin(s *state, o *op) bool {
 }
 
 func (c *checker) create(s *state, o *op) bool {
+	decided, explained, effect := c.bars(s, o, ownerOf(o.key))
+	switch {
+	case decided:
+		return explained
+	case o.answer == overQuota && !o.lost:
+		return s.exceeds(o.pending)
+	}
 	mark := fingerprintOf(o.content, false)
 	if row := s.idemOf(o.key); row != nil {
 		m := s.bySeq(row.memory)
@@ -73,7 +92,7 @@ func (c *checker) create(s *state, o *op) bool {
 		}
 		return o.answer == ok && o.rows[0] == m.row
 	}
-	if o.answer != ok && !o.lost {
+	if o.answer != ok && !o.lost || !effect || s.exceeds(1) {
 		return false
 	}
 	m, done := c.publish(s, o.name, o.content, 0, o.key, mark)
@@ -85,6 +104,10 @@ func (c *checker) session(s *state, o *op) bool {
 	if u == nil {
 		return false // an answer has named its id
 	}
+	decided, explained, effect := c.bars(s, o, ownerOf(u.key))
+	if decided && o.kind != echo {
+		return explained
+	}
 	switch o.kind {
 	case put:
 		switch {
@@ -93,6 +116,8 @@ func (c *checker) session(s *state, o *op) bool {
 				o.answer == map[session.State]answer{session.Finished: finished, session.Aborted: aborted}[u.state]
 		case o.answer == superseded && !o.lost:
 			return true
+		case !effect && u.have&(1<<o.piece) == 0:
+			return false
 		}
 		u.have |= 1 << o.piece
 		return o.lost || o.answer == ok
@@ -112,12 +137,12 @@ func (c *checker) session(s *state, o *op) bool {
 		m := s.bySeq(u.memory)
 		return u.state == session.Finished && m.presence == visible && o.rows[0] == m.row
 	case batch:
-		return c.finishBatch(s, o)
+		return c.finishBatch(s, o, effect)
 	}
-	return c.finish(s, u, o)
+	return c.finish(s, u, o, effect)
 }
 
-func (c *checker) finish(s *state, u *up, o *op) bool {
+func (c *checker) finish(s *state, u *up, o *op, effect bool) bool {
 	switch {
 	case u.state == session.Aborted:
 		return o.lost || o.answer == aborted
@@ -133,7 +158,9 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 			return o.answer == gone
 		}
 		return o.answer == ok && o.rows[0] == m.row
-	case o.answer != ok && !o.lost:
+	case o.answer == overQuota && !o.lost:
+		return s.exceeds(0) // it was lowered since the begin
+	case o.answer != ok && !o.lost || !effect:
 		return false
 	}
 	m, done := c.publishUp(s, u)
@@ -142,13 +169,16 @@ func (c *checker) finish(s *state, u *up, o *op) bool {
 
 // finishBatch is a batch that was not refused: all of it at one moment. Uploads that were finished
 // before must have been visible too, each when it was looked at (echo).
-func (c *checker) finishBatch(s *state, o *op) bool {
+func (c *checker) finishBatch(s *state, o *op, effect bool) bool {
 	for i, sid := range o.sids {
 		u := s.bySID(sid)
 		if u == nil || u.state == session.Aborted || !u.complete() {
 			return false
 		}
 		m, done := s.bySeq(u.memory), true
+		if u.state == session.Open && !effect {
+			return false
+		}
 		if u.state == session.Open {
 			m, done = c.publishUp(s, u)
 		}
@@ -238,7 +268,7 @@ func (c *checker) sessions(s *state, o *op) bool {
 		listed[got.sid] = true
 	}
 	for _, u := range s.ups {
-		if u.state == session.Open && !listed[u.sid] && !slices.Contains(o.ending, u.sid) {
+		if u.state == session.Open && ownerOf(u.key) == me && !listed[u.sid] && !slices.Contains(o.ending, u.sid) {
 			return false
 		}
 	}

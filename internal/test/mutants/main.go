@@ -53,7 +53,7 @@ func table() []mutant {
 	all := slices.Concat(
 		ofSession(), ofUpload(), ofCatalog(), ofStores(), ofPacks(), ofFronts(), ofBounds(), ofMeetings(), ofRecords(),
 		ofCleanup(), ofWire(), ofWaits(), ofFolder(), ofSalvage(), ofAccess(), ofAudit(), ofLimits(), ofIssuer(),
-		ofFront(), ofGrants(),
+		ofFront(), ofGrants(), ofHistories(),
 	)
 	all = append(all, ofClient()...)
 	all = append(all, ofPromised()...)
