@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,21 +8,40 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 // openedAudit opens the file of an audit log, and gives what the ordinary log says of it.
-func openedAudit(t *testing.T, path string) (*auditFile, *bytes.Buffer) {
+func openedAudit(t *testing.T, path string) (*auditFile, *sharedText) {
 	t.Helper()
-	var log bytes.Buffer
-	a, err := openAuditFile(path, slog.New(slog.NewTextHandler(&log, nil)))
+	log := &sharedText{}
+	a, err := openAuditFile(path, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.f.Close() })
-	return a, &log
+	return a, log
+}
+
+// sharedText is a text that one goroutine reads while another may write to it.
+type sharedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *sharedText) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *sharedText) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
 }
 
 func hasText(t *testing.T, path, want string) {
@@ -63,7 +81,7 @@ func TestTheAuditLogFollowsItsName(t *testing.T) {
 	}
 	write("five\n")
 	hasText(t, path, "five\n")
-	if log.Len() > 0 {
+	if log.String() != "" {
 		t.Errorf("the log says %s", log)
 	}
 }
