@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"sluice/catalog"
 )
 
@@ -37,17 +35,13 @@ func (s *Service) CreateGrant(
 	if req.MIME, err = catalog.CleanMIMEPatterns("mime_types", req.MIME); err != nil {
 		return g, "", err
 	}
-	if secret, err = newSecret(s.rand); err != nil {
-		return g, "", err
-	}
-	id, err := uuid.NewV7FromReader(s.rand)
+	secret, hash, id, err := s.draw()
 	if err != nil {
 		return g, "", err
 	}
 	now := s.clock.Now()
-	hash, _ := hashOf(secret)
 	draft := catalog.Grant{
-		ID: id.String(), Kind: req.Kind, Hash: hash, Name: req.Name, Maker: by.Principal, Capsule: req.Capsule,
+		ID: id, Kind: req.Kind, Hash: hash, Name: req.Name, Maker: by.Principal, Capsule: req.Capsule,
 		Created: now, Expires: now.Add(req.TTL),
 		MaxBytes: req.MaxBytes, MIME: req.MIME, Uploads: req.Uploads, Memory: req.Memory, Downloads: req.Downloads,
 	}

@@ -85,22 +85,31 @@ func (s *Service) allowFor(r catalog.Reader, by Caller, principal string, change
 }
 
 func (s *Service) token(req TokenRequest) (t catalog.Token, secret string, err error) {
-	if secret, err = newSecret(s.rand); err != nil {
-		return t, "", err
-	}
-	id, err := uuid.NewV7FromReader(s.rand)
+	secret, hash, id, err := s.draw()
 	if err != nil {
 		return t, "", err
 	}
-	hash, _ := hashOf(secret)
 	t = catalog.Token{
-		Hash: hash, ID: id.String(), Name: req.Name, Principal: req.Principal, ReadOnly: req.ReadOnly,
+		Hash: hash, ID: id, Name: req.Name, Principal: req.Principal, ReadOnly: req.ReadOnly,
 		Created: s.clock.Now(),
 	}
 	if req.TTL > 0 {
 		t.Expires = t.Created.Add(req.TTL)
 	}
 	return t, secret, nil
+}
+
+// draw gives a new secret, its hash, and a new id, for a token or a grant.
+func (s *Service) draw() (secret string, hash catalog.SHA256, id string, err error) {
+	if secret, err = newSecret(s.rand); err != nil {
+		return "", hash, "", err
+	}
+	v7, err := uuid.NewV7FromReader(s.rand)
+	if err != nil {
+		return "", hash, "", err
+	}
+	hash, _ = hashOf(secret)
+	return secret, hash, v7.String(), nil
 }
 
 // ListTokens gives a page of a principal's tokens, the oldest first, without those that have

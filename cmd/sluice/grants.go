@@ -110,13 +110,7 @@ func (c *ticketsRevokeCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.each(c.IDs, func(id string) error {
-		err := client.RevokeTicket(e.ctx, id)
-		if err == nil {
-			e.print(map[string]string{"ticket_id": id, "state": "revoked"}, "%s is revoked", clean(id))
-		}
-		return err
-	})
+	return e.revoke(c.IDs, "ticket_id", client.RevokeTicket)
 }
 
 type linksCmd struct {
@@ -209,11 +203,5 @@ func (c *linksRevokeCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.each(c.IDs, func(id string) error {
-		err := client.RevokeLink(e.ctx, id)
-		if err == nil {
-			e.print(map[string]string{"link_id": id, "state": "revoked"}, "%s is revoked", clean(id))
-		}
-		return err
-	})
+	return e.revoke(c.IDs, "link_id", client.RevokeLink)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -205,10 +206,15 @@ func (c *tokensRevokeCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	return e.each(c.IDs, func(id string) error {
-		err := client.RevokeToken(e.ctx, id)
+	return e.revoke(c.IDs, "token_id", client.RevokeToken)
+}
+
+// revoke ends tokens, tickets or links, and says so of each. member is the name of their ids.
+func (e *env) revoke(ids []string, member string, revoke func(ctx context.Context, id string) error) error {
+	return e.each(ids, func(id string) error {
+		err := revoke(e.ctx, id)
 		if err == nil {
-			e.print(map[string]string{"token_id": id, "state": "revoked"}, "%s is revoked", clean(id))
+			e.print(map[string]string{member: id, "state": "revoked"}, "%s is revoked", clean(id))
 		}
 		return err
 	})
