@@ -91,7 +91,7 @@ func TestWhoTheClientIs(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, what a proxy adds behind it counts.
+// The part that a proxy adds counts. Nothing that the client sends before it can hide that part.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{"", "1.1.1.1", "for=1.1.1.1", `for="`, `host="a\`, `a,b;c="d,e";for=x`, `"`, `\`, ";"} {
 		f.Add(s, s)

@@ -97,7 +97,7 @@ func TestSignInsAreBounded(t *testing.T) {
 			t.Fatalf("%d are remembered", len(s.at))
 		}
 	}
-	// What is old is forgotten first.
+	// The oldest sign-ins are forgotten first.
 	s = signIns{}
 	for n := range maxSignIns {
 		at := now

@@ -82,7 +82,7 @@ func (v *Verifier) read(c claims) (access.External, error) {
 		return who, refusal("its claim %q, which names the principal, is no text of 1 to %d bytes without control "+
 			"characters", v.PrincipalClaim, maxText)
 	}
-	// Whoever may write an address into a profile is not the one who has it.
+	// A user may write any address into a profile. Only a verified one is the user's own.
 	if verified, _ := c["email_verified"].(bool); v.PrincipalClaim == "email" && !verified {
 		return who, refusal("its email is not verified (email_verified)")
 	}

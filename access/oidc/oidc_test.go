@@ -141,7 +141,7 @@ func TestSignatures(t *testing.T) {
 	})
 }
 
-// What no honest client sends, and what honest clients send too late.
+// Forged tokens are refused, and so are good ones that come too early or too late.
 func TestTokensThatAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := issuer.New(issuerURL)
@@ -391,7 +391,8 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// What an issuer answers is bounded, must be about itself, and leads only where keys may come from.
+// The answers of an issuer are bounded. They must name that issuer. The address of its keys must be
+// one that keys may come from.
 func TestAnswersOfAnIssuer(t *testing.T) {
 	for name, c := range map[string]struct {
 		discovery, keys string
